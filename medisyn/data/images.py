@@ -1,0 +1,103 @@
+"""Images: files <-> float32 (C, H, W) in [-1, 1]. The only file that knows bit depths and windows."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, PngImagePlugin
+
+from medisyn.data.provenance import Provenance
+
+RASTERS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".pgm", ".ppm")
+PROVENANCE_KEY = "medisyn:provenance"  # of the iTXt chunk
+Image.MAX_IMAGE_PIXELS = 300_000_000   # whole slides have a reader of their own
+
+
+def decode(path: Path) -> Image.Image:
+    """A file as an 8-bit "L" or "RGB" picture, upright; ValueError says why a file cannot be read.
+
+    16-bit and float rasters are stretched from their own minimum to their own maximum; an
+    RGB file whose channels are equal comes back as "L".
+    """
+    try:
+        with Image.open(path) as opened:
+            picture = ImageOps.exif_transpose(opened)
+            picture.load()
+    except Exception as error:
+        raise ValueError(f"{Path(path).name}: not a readable image ({type(error).__name__}: {error})") from None
+    if picture.mode in ("I", "F", "I;16", "I;16B", "I;16L"):
+        deep = np.asarray(picture, np.float64)
+        low, high = float(deep.min()), float(deep.max())
+        scaled = (deep - low) / (high - low) if high > low else np.zeros_like(deep)
+        return Image.fromarray(np.rint(scaled * 255).astype(np.uint8), "L")
+    if picture.mode in ("1", "L"):
+        return picture.convert("L")
+    if picture.mode in ("LA", "La"):
+        return picture.convert("LA").getchannel("L")
+    picture = picture.convert("RGB")
+    pixels = np.asarray(picture)
+    if np.array_equal(pixels[..., 0], pixels[..., 1]) and np.array_equal(pixels[..., 1], pixels[..., 2]):
+        return picture.getchannel("R")
+    return picture
+
+
+def shrink(picture: Image.Image, short_side: int) -> Image.Image:
+    """Reduce the short side to `short_side` pixels (antialiased), keep the aspect, never enlarge."""
+    scale = short_side / min(picture.size)
+    if scale >= 1:
+        return picture
+    return picture.resize([max(1, round(n * scale)) for n in picture.size], Image.Resampling.LANCZOS)
+
+
+def square(picture: Image.Image, side: int) -> Image.Image:
+    """The central square of a picture at side x side pixels, antialiased."""
+    return ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS)
+
+
+def from_picture(picture: Image.Image) -> np.ndarray:
+    """An 8-bit picture as float32 (C, H, W) in [-1, 1]; C is 1 or 3."""
+    pixels = np.asarray(picture, np.float32) / 127.5 - 1
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def to_picture(image: np.ndarray) -> Image.Image:
+    """float32 (C, H, W) in [-1, 1], C 1 or 3, as an 8-bit picture; values beyond are clipped."""
+    pixels = np.rint((np.clip(image, -1, 1) + 1) * 127.5).astype(np.uint8)
+    return Image.fromarray(pixels[0], "L") if len(pixels) == 1 else Image.fromarray(pixels.transpose(1, 2, 0), "RGB")
+
+
+def read(path: Path) -> np.ndarray:
+    """A raster file as float32 (C, H, W) in [-1, 1]; C is 1 (gray) or 3."""
+    return from_picture(decode(path))
+
+
+def png_bytes(picture: Image.Image, provenance: Provenance | None = None, compress_level: int = 6) -> bytes:
+    """A picture as PNG; a synthetic one carries its provenance as JSON in an iTXt chunk."""
+    notes = PngImagePlugin.PngInfo()
+    if provenance is not None:
+        notes.add_itxt("Description", provenance.prompt)
+        notes.add_itxt("Software", f"MediSyn {provenance.version}")
+        notes.add_itxt(PROVENANCE_KEY, json.dumps(provenance.as_dict(), ensure_ascii=False))
+    out = io.BytesIO()
+    picture.save(out, "PNG", pnginfo=notes, compress_level=compress_level)
+    return out.getvalue()
+
+
+def write_png(image: np.ndarray, path: Path, provenance: Provenance | None = None) -> Path:
+    """float32 (C, H, W) in [-1, 1] to a PNG file."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(png_bytes(to_picture(image), provenance))
+    return path
+
+
+def read_provenance(path: Path) -> Provenance | None:
+    """The provenance inside a PNG, or None where it carries none."""
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            note = getattr(picture, "text", {}).get(PROVENANCE_KEY)
+    except Exception as error:
+        raise ValueError(f"{path}: expected a PNG, found something else ({type(error).__name__}: {error})") from None
+    return Provenance.from_dict(json.loads(note)) if note else None

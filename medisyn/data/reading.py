@@ -1,0 +1,280 @@
+"""Reading: a prompt as wordings of the vocabulary, which of them a "no" reaches, and the age."""
+
+import difflib
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from medisyn.data.vocabulary import TERMS, fold, wordings
+
+ORDINARY = """
+a about above absence absent adolescent adult after again age aged all along also am among an and another any anything
+appear appearance appears are area around artificial as associated at attached available baby be because been before
+being below best between both but by call called can capture captured case cases cause caused central child children
+classic clear clearly clinic clinical close closeup colour coloured com common compare conclusion consistent contain
+contains could create creates dataset date day demonstrate demonstrates demonstrating depict depicting depicts detail
+detailed detected diagnosed diagnosis diagnostic did different digital display displays do doctor does done draw due
+each either elderly et etc evidence exam examination example examples excellent exclude excluded exhibit exhibits eye
+eyes fake feature features featuring few figure file find finding findings first for found frame free from full
+further gender general generate generated generates give given good great had has have having help here high history
+hospital how however i ideal if illustrate image imagery images imaging impression in include included includes
+including indicate indicated indicates indication infant information into is isn it its just kid kind know known
+lacking lacks large like located look looking looks low made magnification main make makes making many may me medical
+middle modality more most mostly much must my near need needed needs neg negative neither neonatal neonate new newborn
+next nice no non none nor not note noted now number obtain obtained obvious of off ok okay old on one only onto or
+order other our out over own paediatric particular patch patient patients pattern pediatric per person photo
+photograph photographs photorealistic photos picture pictures plausible please point positioned positive possible
+presence present presented presenting presents previous probable probably procedure produce projection proven provide
+quality quite random rather real realistic really recorded region related report request resolution result results
+reveal revealing reveals routine rule ruled sample samples say scan scanned scans secondary section see seen senior
+several sex shot should show showing shown shows side sign signs similar simple simulate size slice small so some sort
+specimen stain stained staining standard state status student students study such suffering suggest suggesting
+suggestive suggests suspected suspicion synthesise synthesize synthetic take taken taking teaching technique teenager
+test than thank thanks that the their them then there these they thing things this those through to today toddler
+together training true type typical under unknown until up upon us use used using variant very via view viewed views
+visible visualised visualized vs want was way we were what when where whether which while whose will wish with within
+without work would year years yes yet you young your
+"""
+# Words that are spelt almost like known ones and mean something else.
+NO_TYPOS = """
+breath bright cannot center centre contact contract doing going normalised normalized renal steel store stores
+"""
+UPPER_ONLY = frozenset(("us", "he", "or", "it", "as", "ex", "my", "no", "bet", "bus", "ma"))  # words unless in capitals
+STOPS = frozenset((
+    "but", "with", "show", "showing", "however", "although", "though", "present", "positive", "has", "reveal",
+    "revealing",
+    "demonstrate", "demonstrating", "consistent", "yes", "from", ".", ";", ":", "|"))
+PRE_NO = frozenset((
+    "no", "without", "not", "non", "nor", "neither", "never", "lacking", "lack", "denies", "excluding", "exclude",
+    "absence", "minus",
+    "negative for", "neg for", "free of", "free from", "rule out", "ruled out", "devoid of", "clear of", "instead of"))
+POST_NO = tuple(tuple(words.split()) for words in (
+    "absent", "excluded", "negative", "no", "ruled out", "not seen", "not present", "not visible", "not detected",
+    "not shown", "not found",
+    "not identified", "not evident", "not there", "not noted", "not observed", "not demonstrated", "not included"))
+COPULAS = frozenset(("is", "are", "was", "were", "has", "have", "been", ":", "be", "can", "could"))
+LINKS = frozenset((",", "and", "or", "nor"))
+SMALL = {word: n for n, word in enumerate((
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen").split())}
+TENS = {word: 10 * n for n, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)}
+AGES = (  # pattern, its unit in years; one group is the number, a lone letter the sex
+    (r"\b(\d{1,3}(?:\.\d+)?)\s*-?\s*(?:years?|yrs?|yo|y)\b(?:\s*-?\s*(?:olds?|of age|o)\b)?(?:\s*[-,]?\s*([fm])\b)?",
+     1.0),
+    (r"\b(\d{1,3}(?:\.\d+)?)\s*-?\s*(?:months?|mo)\b(?:\s*-?\s*old)?(?:\s*,?\s*([fm])\b)?", 1 / 12),
+    (r"\b(\d{1,3})\s*-?\s*(?:weeks?|wks?)\b(?:\s*-?\s*old)?(?:\s*,?\s*([fm])\b)?", 1 / 52.18),
+    (r"\b(\d{1,3})\s*-?\s*days?\s*-?\s*old(?:\s*,?\s*([fm])\b)?", 1 / 365.25),
+    (r"\b(?:aged?|age)\s*(?:of|is|:|=)?\s*(\d{1,3}(?:\.\d+)?)\b(?:\s*,?\s*([fm])\b)?", 1.0),
+    (r"\b([fm])\s*[/,]?\s*(\d{1,3})\b(?!\s*[%x])", 1.0),
+    (r"\b(\d{1,3})(?:\s?|/)([fm])\b", 1.0),
+    (r"\b(?:wom[ae]n|m[ae]n|female|male|girl|boy|lady|patient)\s*,?\s*(\d{1,3})\b", 1.0),
+)
+GRADES = r"(?i)(?:grade|klg?|type|fst|score|fitz\w*|phototype|lawrence|kellgren|stage)[\s-]*$"  # no age follows
+
+
+@dataclass(frozen=True)
+class Token:
+    text: str    # folded
+    typed: str   # as it was typed
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One sense of a wording."""
+
+    term: str
+    present: bool               # False for a wording that says the finding is absent: "abnormal"
+    where: tuple[str, ...]      # the image types in which the wording has this sense; () everywhere
+    local: bool                 # elsewhere it has no sense at all
+
+
+@dataclass(frozen=True)
+class Span:
+    """Tokens `start` to `end` are one wording."""
+
+    start: int
+    end: int
+    readings: tuple[Reading, ...]
+
+    def kinds(self) -> set[str]:
+        return {TERMS[reading.term].kind for reading in self.readings}
+
+
+def prepared(prompt: str) -> str:
+    """A prompt with accents off and the shorthand that holds punctuation written out."""
+    text = unicodedata.normalize("NFKD", prompt)
+    text = "".join(c for c in text if not unicodedata.combining(c))
+    text = re.sub(r"[\u2010-\u2015\u2212]", "-", text).replace("\u2019", "'")
+    text = re.sub(r"(?i)\bx[\s-]?ray", "xray", text)
+    text = re.sub(r"(?i)\bxrs?\b", "xray", text)
+    text = re.sub(r"(?i)\bgr\.?(?=\s?[\dIV])", "grade ", text)
+    text = re.sub(r"(?i)\bw/o\b\.?", "without ", text)
+    text = re.sub(r"(?i)\bw/\s?", "with ", text)
+    text = re.sub(r"\b([Hh])\s?&\s?([Ee])\b", r"\1&\2", text)
+    text = re.sub(r"(?i)\by\s?/\s?o\b|\by\.\s?o\.", "yo", text)
+    return re.sub(r"(?i)n't\b", " not", text)
+
+
+def tokens_of(text: str) -> list[Token]:
+    """Words, and the points that end a list; a hyphen or a slash only separates."""
+    found = re.finditer(r"[A-Za-z0-9]+(?:[&+][A-Za-z]+)?\+?|[.,;:|](?=\s|$|[A-Za-z])|\n", text)
+    return [Token(fold("." if match[0] == "\n" else match[0]), match[0]) for match in found]
+
+
+def spans_of(tokens: Sequence[Token]) -> list[Span]:
+    """The wordings of a prompt, longest first, from left to right; a misspelt word counts as the one it stands for."""
+    phrases, longest, _ = _phrases()
+    words = [_meant(token.text) or token.text for token in tokens]
+    spans, at = [], 0
+    while at < len(tokens):
+        for length in range(min(longest, len(tokens) - at), 0, -1):
+            readings = phrases.get(tuple(words[at:at + length]))
+            if readings and not (length == 1 and words[at] in UPPER_ONLY and not tokens[at].typed.isupper()):
+                spans.append(Span(at, at + length, readings))
+                at += length
+                break
+        else:
+            at += 1
+    return spans
+
+
+def negated(tokens: Sequence[Token], spans: Sequence[Span]) -> set[int]:
+    """The starts of the findings' spans that a "no" reaches, from before or from behind.
+
+    From before it reaches through a list ("no X, Y or Z") up to a stop ("but", "with", a point)
+    or, after a comma, up to a word of another kind; from behind ("X and Y not seen") through
+    what "and", "or" and commas join.
+    """
+    inside = {at: span for span in spans for at in range(span.start, span.end)}
+    words = [token.text for token in tokens]
+    reached: set[int] = set()
+    reaching = False
+    for at, word in enumerate(words):
+        span = inside.get(at)
+        before = words[at - 1] if at else ""
+        if span is not None and at == span.start:
+            normal = any(reading.term == "normal" for reading in span.readings)
+            if reaching and "finding" in span.kinds() and (not normal or before in PRE_NO):
+                reached.add(at)
+            elif before == ",":
+                reaching = False
+        elif span is None and _says_no(words, at, inside):
+            reaching = True
+        elif span is None and word in STOPS and not (word == "with" and words[at + 1:at + 2] == ["no"]):
+            reaching = False
+    for span in spans:
+        if _denied(words, span.end, inside):
+            reached |= {member.start for member in _joined(words, spans, span)}
+    return reached
+
+
+def _says_no(words: Sequence[str], at: int, inside: dict[int, Span]) -> bool:
+    word, before, after = words[at], words[at - 1] if at else "", words[at + 1] if at + 1 < len(words) else "."
+    if before == ":" and after in ".,;":  # "pneumonia: no, effusion: yes"
+        return False
+    if word == "absent":
+        return at - 1 not in inside and before not in COPULAS
+    return word in PRE_NO or f"{before} {word}" in PRE_NO
+
+
+def _denied(words: Sequence[str], at: int, inside: dict[int, Span]) -> bool:
+    """Whether the words from `at` on deny what stands before them."""
+    while at < len(words) and words[at] in COPULAS:
+        at += 1
+    for no in POST_NO:
+        after = words[at + len(no)] if at + len(no) < len(words) else "."
+        if tuple(words[at:at + len(no)]) == no and at not in inside:
+            if no == ("no",) and after not in ".,;|":
+                return False
+            return not (no == ("negative",) and after == "for")
+    return False
+
+
+def _joined(words: Sequence[str], spans: Sequence[Span], last: Span) -> list[Span]:
+    group = [last]
+    for span in reversed([span for span in spans if span.end < last.start]):
+        between = words[span.end:group[-1].start]
+        if not between or set(between) - LINKS:
+            break
+        group.append(span)
+    return group
+
+
+def age_of(text: str) -> tuple[float | None, str | None, str]:
+    """(age in years, sex where a letter beside the age says it, the text without them)."""
+    text = re.sub(rf"(?i)\b({'|'.join(TENS)})(?:[\s-]({'|'.join(list(SMALL)[1:10])}))?(?=[\s-]+(?:years?|months?)\b)",
+                  lambda m: str(TENS[m[1].lower()] + (SMALL[m[2].lower()] if m[2] else 0)), text)
+    text = re.sub(rf"(?i)\b({'|'.join(SMALL)})(?=[\s-]+(?:years?|months?|weeks?|days?)\b)",
+                  lambda m: str(SMALL[m[1].lower()]), text)
+    for pattern, unit in AGES:
+        for match in re.finditer(pattern, text, re.IGNORECASE):
+            groups = [group for group in match.groups() if group]
+            years = next(float(group) for group in groups if group[0].isdigit()) * unit
+            if years > 120 or re.search(GRADES, text[:match.start()]):
+                continue
+            sex = next(({"f": "female", "m": "male"}[group.lower()] for group in groups if group.isalpha()), None)
+            person = re.match(r"(?i)(wom[ae]n|m[ae]n|female|male|girl|boy|lady)\b", match[0])
+            kept = person[0] if person else ""
+            return round(years, 2), sex, f"{text[:match.start()]} {kept} , {text[match.end():]}"
+    return None, None, text
+
+
+def ordinary(word: str) -> bool:
+    """Whether a folded word says nothing about the image: "please", "showing", "patient"."""
+    return word in _ordinary()
+
+
+@cache
+def _ordinary() -> frozenset[str]:
+    return frozenset(map(fold, ORDINARY.split()))
+
+
+@cache
+def _phrases() -> tuple[dict[tuple[str, ...], tuple[Reading, ...]], int, frozenset[str]]:
+    """Wording in folded words -> readings; the length of the longest; the words that a typo may stand for."""
+    table: dict[tuple[str, ...], dict[tuple[str, bool], Reading]] = {}
+
+    def add(words: str, reading: Reading) -> None:
+        key = tuple(token.text for token in tokens_of(prepared(words)))
+        table.setdefault(key, {}).setdefault((reading.term, reading.present), reading)
+
+    for term in TERMS.values():
+        for words in (*wordings(term), *getattr(term, "heads", ())):
+            add(words, Reading(term.name, True, term.image_types, local=False))
+        for words, where in term.local.items():
+            add(words, Reading(term.name, True, tuple(where), local=True))
+        for words in term.opposites:
+            add(words, Reading(term.name, False, term.image_types, local=False))
+    known = frozenset(word for key in table for word in key if len(word) >= 5 and word.isalpha())
+    return {key: tuple(readings.values()) for key, readings in table.items()}, max(map(len, table)), known
+
+
+@cache
+def _strangers() -> frozenset[str]:
+    return frozenset(map(fold, NO_TYPOS.split()))
+
+
+@cache
+def _meant(word: str) -> str | None:
+    """The known word that a misspelt one stands for; None where it is known, ordinary, short or like nothing."""
+    known = _phrases()[2]
+    if len(word) < 5 or word in known or not word.isalpha() or ordinary(word) or word in _strangers():
+        return None
+    for other in difflib.get_close_matches(word, known, 3, cutoff=0.75):
+        near = difflib.SequenceMatcher(None, word, other).ratio() >= 0.85 or _one_slip(word, other)
+        if near and (word[0] == other[0] or sorted(word) == sorted(other)):
+            return other
+    return None
+
+
+def _one_slip(a: str, b: str) -> bool:
+    """One letter lost, added or changed, or two neighbours swapped."""
+    if abs(len(a) - len(b)) > 1:
+        return False
+    at = next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
+    if len(a) == len(b):
+        return a[at + 1:] == b[at + 1:] or (a[at + 2:] == b[at + 2:] and sorted(a) == sorted(b))
+    long, short = (a, b) if len(a) > len(b) else (b, a)
+    return long[at + 1:] == short[at:]

@@ -1,0 +1,59 @@
+"""Sheets: many pictures at a glance, each row under its caption."""
+
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw, ImageFont
+
+INK, PAPER, MUTED = (236, 236, 236), (18, 20, 23), (150, 156, 163)
+GAP = 6
+
+
+def sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]], tile: int = 128, title: str | None = None,
+          columns: int | None = None) -> Image.Image:
+    """Rows of pictures, each over its caption, on dark paper: (caption, pictures) from top to bottom.
+
+    tile: side of a picture in pixels. columns: pictures in a line; None: as many as the longest row has.
+    """
+    columns = columns or max((len(pictures) for _, pictures in rows), default=1)
+    small, large = ImageFont.load_default(13), ImageFont.load_default(18)
+    width = GAP + columns * (tile + GAP)
+    laid = []                                                   # (top of the pictures, caption lines, pictures)
+    y = GAP + (30 if title else 0)
+    for caption, pictures in rows:
+        words = wrapped(caption, small, width - 2 * GAP)
+        lines = max(1, -(-len(pictures) // columns))
+        laid.append((y, words, pictures))
+        y += lines * (tile + GAP) + len(words) * 17 + 10
+    paper = Image.new("RGB", (width, y + GAP), PAPER)
+    pen = ImageDraw.Draw(paper)
+    if title:
+        pen.text((GAP, GAP), title, INK, large)
+    for top, words, pictures in laid:
+        for i, picture in enumerate(pictures):
+            place = (GAP + i % columns * (tile + GAP), top + i // columns * (tile + GAP))
+            paper.paste(fitted(picture, tile), place)
+        below = top + max(1, -(-len(pictures) // columns)) * (tile + GAP)
+        for k, line in enumerate(words):
+            pen.text((GAP, below + 17 * k), line, MUTED, small)
+    return paper
+
+
+def fitted(picture: Image.Image, tile: int) -> Image.Image:
+    """A picture within a tile x tile square, aspect kept, the rest black."""
+    scale = tile / max(picture.size)
+    small = picture.convert("RGB").resize([max(1, round(n * scale)) for n in picture.size], Image.Resampling.LANCZOS)
+    square = Image.new("RGB", (tile, tile))
+    square.paste(small, ((tile - small.width) // 2, (tile - small.height) // 2))
+    return square
+
+
+def wrapped(text: str, font: ImageFont.ImageFont, width: int) -> list[str]:
+    """A text in lines that fit `width` pixels; at least one line."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines

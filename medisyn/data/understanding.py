@@ -1,0 +1,214 @@
+"""Understanding: what a prompt says in words of the vocabulary, and how often that was trained."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from medisyn.data import reading
+from medisyn.data.reading import Span, Token
+from medisyn.data.records import Record
+from medisyn.data.vocabulary import IMAGE_TYPES, TERMS, closed, label, nearest
+
+SLOTS = ("image_type", "anatomy", "view", "technique", "laterality")  # the first columns of a support table
+HANDICAP = {"oct": 0.01}  # of two types that fit equally, people name this one: a "retina" alone is a photograph
+
+
+@dataclass(frozen=True)
+class Understanding:
+    """What a prompt says; `None`, or missing from `findings`, is what it leaves open."""
+
+    image_type: str | None = None
+    specialty: str | None = None
+    anatomy: str | None = None
+    view: str | None = None
+    technique: str | None = None
+    laterality: str | None = None
+    findings: dict[str, bool] = field(default_factory=dict)
+    age_years: float | None = None
+    sex: str | None = None
+    not_understood: tuple[str, ...] = ()                               # words with content that matched nothing
+    nearest: dict[str, tuple[str, ...]] = field(default_factory=dict)  # for each of them the nearest known terms
+    support: int | None = None                                         # training images like this; None: not counted
+
+
+def understand(prompt: str, support: Sequence[Sequence] | None = None) -> Understanding:
+    """Read a prompt; with a support table (`support_table`) count the training images as well."""
+    age, sex, rest = reading.age_of(reading.prepared(prompt))
+    tokens = reading.tokens_of(rest)
+    spans = reading.spans_of(tokens)
+    possible = _image_types(spans)
+    image_type = possible[0] if len(possible) == 1 else None
+    facts, findings, used = _facts(tokens, spans, possible)
+    if image_type:
+        facts["specialty"] = IMAGE_TYPES[image_type].specialty
+        facts.setdefault("anatomy", IMAGE_TYPES[image_type].default_anatomy)
+    facts.setdefault("sex", sex)
+    for name in [name for name, present in findings.items() if present]:
+        for follows in _implied(name):
+            findings.setdefault(follows, True)
+    strange = _not_understood(tokens, used)
+    understood = Understanding(image_type=image_type, findings=findings, age_years=age, not_understood=strange,
+                               nearest={words: tuple(nearest(words)) for words in strange}, **facts)
+    return understood if support is None else replace(understood, support=count_support(understood, support))
+
+
+def sentence(understood: Understanding) -> str:
+    """The understanding in one line, to be shown before an image is made."""
+    u = understood
+    told = ", ".join(_told(u)) or "nothing"
+    said = f"understood: {told}"
+    if u.support is not None:
+        said += f"; trained on {u.support:,} such image{'' if u.support == 1 else 's'}"
+    if u.not_understood:
+        said += "; not understood: " + ", ".join(f'"{words}"' for words in u.not_understood)
+    return said
+
+
+def support_table(records: Iterable[Record]) -> list[list]:
+    """[[image type, anatomy, view, technique, laterality, [present], [absent], count], ...], fit for JSON.
+
+    The findings are closed (`vocabulary.closed`): an image of a bacterial pneumonia counts for pneumonia.
+    """
+    table: dict[tuple, int] = {}
+    for record in records:
+        findings = closed(record.findings, record.image_type, record.view)
+        row = (*(getattr(record, slot) for slot in SLOTS), *(
+            tuple(sorted(name for name, value in findings.items() if value is present)) for present in (True, False)))
+        table[row] = table.get(row, 0) + 1
+    return [[*row[:5], list(row[5]), list(row[6]), count] for row, count in table.items()]
+
+
+def count_support(understood: Understanding, table: Sequence[Sequence]) -> int:
+    """How many training images are known to show, and to lack, all that was understood; age and sex do not count."""
+    return sum(row[7] for row in table if not _missing(understood, row))
+
+
+def nearest_known(understood: Understanding, table: Sequence[Sequence]) -> str | None:
+    """The trained combination that lacks least of an understanding, in words; None: no such image type was trained."""
+    table = [row for row in table if understood.image_type in (None, row[0])]
+    if not table:
+        return None
+    weight = {"present": 5, "anatomy": 4, "absent": 2}
+    row = min(table, key=lambda row: (sum(weight.get(slot, 1) for slot, _ in _missing(understood, row)), -row[7]))
+    kept = {slot: value for slot, value in zip(SLOTS[1:], row[1:]) if value and value == getattr(understood, slot)}
+    present = [name for name in row[5] if understood.findings.get(name)]
+    absent = [name for name in row[6] if understood.findings.get(name) is False]
+    near = Understanding(image_type=row[0], findings=dict.fromkeys(present, True) | dict.fromkeys(absent, False),
+                         **kept)
+    return ", ".join(_told(near)) + f" ({count_support(near, table):,} images)"
+
+
+def _missing(understood: Understanding, row: Sequence) -> list[tuple[str, str]]:
+    """What a row of the support table does not show of an understanding, as (slot, word)."""
+    u = understood
+    default = IMAGE_TYPES[u.image_type].default_anatomy if u.image_type else None
+    lacks = [(slot, wanted) for slot, wanted, found in zip(SLOTS, map(u.__getattribute__, SLOTS), row)
+             if wanted not in (None, found) and not (slot == "anatomy" and (wanted == default or _shows(found,
+                                                                                                        wanted)))]
+    lacks += [("present", name) for name, present in u.findings.items() if present and name not in row[5]]
+    return lacks + [("absent", name) for name, present in u.findings.items() if not present and name not in row[6]]
+
+
+def _shows(found: str | None, wanted: str) -> bool:
+    return found in TERMS and wanted in TERMS[found].shows
+
+
+def _told(u: Understanding) -> list[str]:
+    """The understood facts, a phrase a fact; what follows from another finding is not repeated."""
+    follows = {parent for name, present in u.findings.items() if present for parent in _implied(name)}
+    place = u.anatomy if u.image_type is None or u.anatomy != IMAGE_TYPES[u.image_type].default_anatomy else None
+    where = " ".join(word for word in (u.laterality, label(place) if place else "") if word)
+    age = ("" if u.age_years is None else f"{u.age_years:g} years" if u.age_years >= 2 else
+           f"{12 * u.age_years:.0f} months")
+    parts = [label(u.image_type) if u.image_type else "", where, f"{label(u.view)} view" if u.view else "",
+             label(u.technique) if u.technique else "", u.sex or "", age]
+    for name, present in u.findings.items():
+        if name == "normal":
+            parts.append("normal" if present else "abnormal")
+        elif name not in follows:
+            parts.append(f"{label(name)} {'present' if present else 'absent'}")
+    return [part for part in parts if part]
+
+
+def _image_types(spans: Sequence[Span]) -> list[str]:
+    """The image type that is named or that the other words allow; several where these do not decide."""
+    named: dict[str, float] = {}
+    votes = {name: -HANDICAP.get(name, 0.0) for name in IMAGE_TYPES}
+    for span in spans:
+        kinds = {sense.term for sense in span.readings if sense.term in IMAGE_TYPES}
+        for name in kinds:
+            named[name] = named.get(name, 0) + 1 / len(kinds)
+        allowed = {name for sense in span.readings for name in sense.where
+                   if TERMS[sense.term].kind not in ("specialty", "sex", "laterality")}
+        for name in allowed:
+            votes[name] += 1 / len(allowed)
+        specialties = {sense.term for sense in span.readings if TERMS[sense.term].kind == "specialty"}
+        for name, kind in IMAGE_TYPES.items():
+            votes[name] += 0.3 * (kind.specialty in specialties)
+    scores = {name: 10 * named.get(name, 0) + votes[name] for name in (named or IMAGE_TYPES)}
+    best = max(scores.values())
+    return [name for name, score in scores.items() if score > best - 1e-6] if best > 0.05 else list(IMAGE_TYPES)
+
+
+def _facts(tokens: Sequence[Token], spans: Sequence[Span], possible: Sequence[str]) -> tuple[dict, dict, set[int]]:
+    """(field -> word, finding -> present, places of the tokens that were understood)."""
+    facts: dict[str, str] = {}
+    findings: dict[str, bool] = {}
+    used: set[int] = set()
+    denied = reading.negated(tokens, spans)
+    default = IMAGE_TYPES[possible[0]].default_anatomy if len(possible) == 1 else None
+    for span in spans:
+        sense = _sense(span, possible)
+        kind = TERMS[sense.term].kind if sense else None
+        if sense is None or kind == "laterality" and _lone_letter(span, tokens) and not _beside(span, spans):
+            continue
+        used.update(range(span.start, span.end))
+        if kind == "finding":
+            present = sense.present != (span.start in denied)
+            findings[sense.term] = present or (findings.get(sense.term, False) and sense.term != "normal")
+        elif kind not in ("image_type", "specialty") and facts.get(kind, default) == default:
+            facts[kind] = sense.term  # the first word holds, but a region says more than the whole organ
+    return facts, findings, used
+
+
+def _sense(span: Span, possible: Sequence[str]) -> reading.Reading | None:
+    """The sense that fits the image types; where none fits, a whole word is still itself, an abbreviation nothing."""
+    fits = [sense for sense in span.readings if sense.term in possible
+            or sense.term not in IMAGE_TYPES and (not sense.where or set(sense.where) & set(possible))]
+    fits = [sense for sense in fits if sense.term not in IMAGE_TYPES] or fits
+    if len({(sense.term, sense.present) for sense in fits}) > 1:
+        return fits[0] if len(possible) == 1 or fits[0].term in IMAGE_TYPES else None
+    if fits:
+        return fits[0]
+    sense = span.readings[0]
+    if sense.term in IMAGE_TYPES:
+        return sense
+    whole = span.end - span.start > 1 or len(TERMS[sense.term].label) > 4
+    movable = not sense.local and TERMS[sense.term].kind != "laterality"
+    return sense if whole and movable and len(span.readings) == 1 else None
+
+
+def _lone_letter(span: Span, tokens: Sequence[Token]) -> bool:
+    return span.end - span.start == 1 and len(tokens[span.start].text) == 1
+
+
+def _beside(span: Span, spans: Sequence[Span]) -> bool:
+    """Whether an anatomy or an image type stands next to a wording."""
+    return any(span.start in (other.start - 1, other.end) and other.kinds() & {"anatomy",
+                                                                               "image_type"} for other in spans)
+
+
+def _implied(name: str) -> list[str]:
+    return [follows for parent in TERMS[name].implies for follows in (parent, *_implied(parent))]
+
+
+def _not_understood(tokens: Sequence[Token], used: set[int]) -> tuple[str, ...]:
+    """Runs of words with content that nothing matched."""
+    runs: list[str] = []
+    last = -2
+    for at, token in enumerate(tokens):
+        lone = len(token.text) == 1 and not (token.typed.isupper() and token.typed.isalpha())
+        if at in used or lone or not token.text[0].isalnum() or reading.ordinary(token.text):
+            continue
+        runs[-1:] = [f"{runs[-1]} {token.typed}"] if last == at - 1 else [*runs[-1:], token.typed]
+        last = at
+    return tuple(dict.fromkeys(runs))

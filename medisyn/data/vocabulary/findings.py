@@ -1,0 +1,292 @@
+"""Findings: what an image may show, lack, or be silent about."""
+
+from dataclasses import replace
+
+from medisyn.data.vocabulary.places import ENDOSCOPIES, EYE, SKIN, XRAYS
+from medisyn.data.vocabulary.terms import Term
+
+CHEST = ("chest_xray",)
+BONE = ("bone_xray",)
+MRI = ("mri",)
+CT = ("ct",)
+BREAST = ("ultrasound", "mammography")
+MAMMO = ("mammography",)
+TISSUE = ("histopathology",)
+BLOOD = ("blood_smear",)
+LARYNX = ("laryngoscopy",)
+GUT = ("gi_endoscopy",)
+JOINTS = ("knee", "hip", "hand", "shoulder", "ankle", "wrist", "elbow")
+SEVERITY = ((), ("doubtful osteoarthritis",), ("mild osteoarthritis", "minimal osteoarthritis"),
+            ("moderate osteoarthritis",), ("severe osteoarthritis",
+             "end stage osteoarthritis"))  # Kellgren and Lawrence's own words for grades 0 to 4
+ROMAN = ("0", "I", "II", "III", "IV", "V", "VI")
+
+
+def finding(name: str, label: str, image_types: tuple[str, ...], *synonyms: str, short: tuple[str, ...] = (),
+            typed: tuple[str, ...] = (), snomed: str | None = None, radlex: str | None = None,
+            implies: tuple[str, ...] = (), local: dict[str, tuple[str, ...]] | None = None,
+            opposites: tuple[str, ...] = (), group: str | None = None, abnormal: bool = True,
+            sites: tuple[str, ...] = ()) -> Term:
+    codes = {"SNOMED CT": snomed, "RadLex": radlex}
+    return Term(name, label, "finding", synonyms, {system: code for system, code in codes.items() if code}, image_types,
+                implies, short, typed, local or {}, opposites, group, abnormal, sites)
+
+
+ANY = (
+    finding("normal", "normal", (), "healthy", "unremarkable", "no abnormality", "without abnormality",
+            short=("nl", "WNL", "NAD"), abnormal=False, opposites=("abnormal", "pathological", "diseased"),
+            typed=("no abnormalities", "within normal limits", "no disease", "no pathology", "no abnormal findings",
+                   "no pathological findings", "disease free", "nothing abnormal", "no significant abnormality",
+                   "normally",
+                   "non diseased", "no acute findings", "no acute abnormality", "benign tissue", "without pathology",
+                   "without disease", "no tumour or lesion", "clear lungs",
+                   "no acute disease", "no acute cardiopulmonary disease", "no visible abnormality")),
+)
+
+LUNGS = (
+    finding("pneumonia", "pneumonia", CHEST, "pulmonary infection", "lung infection", "pneumonic infiltrate",
+            short=("PNA",), typed=("pnemonia", "pneumonic", "infiltrate", "bronchopneumonia", "numonia",
+                                   "chest infection"),
+            snomed="233604007", radlex="RID5350"),
+    finding("bacterial_pneumonia", "bacterial pneumonia", CHEST, "pneumonia of bacterial origin",
+            "bacterial lung infection",
+            "pneumonia caused by bacteria", short=("bact PNA", "bacterial PNA"), implies=("pneumonia",),
+            snomed="53084003", typed=("bacterial", "bacteria pneumonia", "lobar pneumonia", "pneumonia bacterial",
+                   "streptococcal pneumonia")),
+    finding("viral_pneumonia", "viral pneumonia", CHEST, "pneumonia of viral origin", "viral lung infection",
+            "pneumonia caused by a virus", short=("viral PNA",), implies=("pneumonia",), snomed="75570004",
+            typed=("viral", "virus pneumonia", "pneumonia viral", "pneumonitis viral")),
+    finding("covid_19", "COVID-19", CHEST, "COVID-19 pneumonia", "SARS-CoV-2 pneumonia", short=("COVID",),
+            implies=("viral_pneumonia", "pneumonia"), snomed="840539006",
+            typed=("covid pneumonia", "coronavirus", "coronavirus disease", "sars cov 2", "corona",
+                   "covid 19 infection")),
+    finding("acute_respiratory_distress_syndrome", "acute respiratory distress syndrome", CHEST,
+            "acute lung injury with ARDS", short=("ARDS",), snomed="67782005",
+            typed=("respiratory distress syndrome", "ards pattern")),
+    finding("pneumocystis_pneumonia", "Pneumocystis pneumonia", CHEST, "Pneumocystis jirovecii pneumonia",
+            short=("PCP", "PJP"), implies=("pneumonia",), typed=("pneumocystis", "pneumocystis carinii pneumonia")),
+    finding("tuberculosis", "tuberculosis", CHEST, "pulmonary tuberculosis", short=("TB",)),
+    finding("pleural_effusion", "pleural effusion", CHEST, "pleural fluid", "fluid in the pleural space",
+            short=("eff",), typed=("effusion", "hydrothorax"), snomed="60046008"),
+    finding("cardiomegaly", "cardiomegaly", CHEST, "enlarged heart", "cardiac enlargement", snomed="8186001",
+            typed=("big heart", "enlarged cardiac silhouette", "heart enlargement")),
+    finding("consolidation", "consolidation", CHEST, "airspace consolidation", "lobar consolidation",
+            typed=("airspace opacity", "air space opacification")),
+    finding("pneumothorax", "pneumothorax", CHEST, "collapsed lung", short=("PTX",), snomed="36118008",
+            typed=("pneumothoraces",)),
+    finding("atelectasis", "atelectasis", CHEST, "atelectatic change", snomed="46621007",
+            typed=("atelectases", "lung collapse", "lobar collapse")),
+    finding("pulmonary_oedema", "pulmonary oedema", CHEST, "lung oedema", "interstitial oedema", snomed="19242006",
+            local={"oedema": CHEST}, typed=("pulmonary congestion",)),
+    finding("lung_nodule", "pulmonary nodule", (*CHEST, "ct"), "lung nodule", typed=("nodule", "coin lesion")),
+)
+
+BONES = (
+    finding("osteoarthritis", "osteoarthritis", BONE, "degenerative joint disease", "osteoarthrosis",
+            "degenerative arthritis", short=("OA", "DJD"), snomed="396275006", sites=JOINTS,
+            typed=("arthrosis", "gonarthrosis", "osteo arthritis", "osteoarthritic", "osteoarthitis")),
+    *(finding(f"kellgren_lawrence_{grade}", f"Kellgren-Lawrence grade {grade}", BONE, f"Kellgren-Lawrence {grade}",
+              f"Kellgren and Lawrence grade {grade}", f"Kellgren-Lawrence grade {ROMAN[grade]}",
+              short=(f"KL {grade}", f"KL grade {grade}", f"KL{grade}"), group="kellgren_lawrence",
+              implies=("osteoarthritis",) if grade > 1 else (), abnormal=grade > 1,
+              typed=(f"k l {grade}", f"kl {ROMAN[grade]}", f"grade {grade} osteoarthritis", f"grade {grade} oa",
+                     f"oa grade {grade}", f"osteoarthritis grade {grade}", f"kellgren lawrence score {grade}",
+                     f"kellgren lawrence score of {grade}", f"kl grade {ROMAN[grade]}", f"kl score {grade}",
+                     f"klg {grade}",
+                     f"kellgren {grade}", f"k l grade {grade}", f"osteoarthritis of grade {grade}", f"klg{grade}",
+                     f"grade {ROMAN[grade]} osteoarthritis", f"osteoarthritis kl {grade}",
+                     f"kellgren lawrence {ROMAN[grade]}"),
+              local={words: BONE for words in (f"grade {grade}", f"grade {ROMAN[grade]}", *SEVERITY[grade])},
+              sites=JOINTS)
+      for grade in range(5)),
+    finding("fracture", "fracture", XRAYS, "broken bone", short=("fx",), typed=("fractured", "broken"),
+            snomed="125605004"),
+)
+
+BRAIN = (
+    finding("brain_tumour", "brain tumour", MRI, "intracranial tumour", "brain neoplasm", "cerebral tumour",
+            snomed="126952004", typed=("brain mass", "brain cancer", "intracranial neoplasm", "intracranial mass"),
+            local={"tumour": MRI, "neoplasm": MRI, "mass": MRI}),
+    finding("glioma", "glioma", MRI, "glial tumour", "glial neoplasm", implies=("brain_tumour",), snomed="393564001",
+            group="brain_tumour", typed=("glioblastoma", "astrocytoma", "gliomata", "glial brain tumour", "gbm")),
+    finding("meningioma", "meningioma", MRI, "meningeal tumour", implies=("brain_tumour",), group="brain_tumour",
+            typed=("meningiomata",)),
+    finding("pituitary_tumour", "pituitary tumour", MRI, "pituitary adenoma", "pituitary neoplasm",
+            "hypophyseal tumour",
+            implies=("brain_tumour",), group="brain_tumour", typed=("pituitary", "pituitary mass", "macroadenoma",
+                                                                    "hypophyseal adenoma")),
+    finding("multiple_sclerosis", "multiple sclerosis", MRI, "demyelinating lesions of multiple sclerosis",
+            "MS lesions", short=("MS",), snomed="24700007",
+            typed=("demyelination", "ms plaques", "demyelinating disease", "disseminated sclerosis",
+                   "demyelinating plaques")),
+    finding("relapsing_remitting_ms", "relapsing-remitting multiple sclerosis", MRI, "relapsing-remitting MS",
+            short=("RRMS", "RR-MS"), implies=("multiple_sclerosis",), snomed="426373005",
+            typed=("relapsing remitting", "relapsing multiple sclerosis")),
+    finding("skull_stripped", "skull stripping", MRI, "brain extraction", "skull removal", abnormal=False,
+            opposites=("with the skull", "skull in place", "unstripped"),
+            typed=("skull strip", "skull stripped", "skullstripped", "brain extracted", "skull removed", "brain only")),
+    finding("intracranial_haemorrhage", "intracranial haemorrhage", CT, "intracranial bleed",
+            "intracerebral haemorrhage", "brain haemorrhage", short=("ICH",), snomed="1386000",
+            typed=("brain bleed", "head bleed", "cerebral haemorrhage", "haemorrhagic stroke", "intracranial bleeding",
+                   "subdural haematoma", "brain bleeding"), local={"haemorrhage": CT, "bleed": CT, "bleeding": CT}),
+)
+
+KIDNEYS = (
+    finding("kidney_cyst", "kidney cyst", CT, "renal cyst", typed=("cystic kidney", "cyst of the kidney",
+                                                                   "cyst in the kidney"),
+            local={"cyst": CT}, group="kidney"),
+    finding("kidney_stone", "kidney stone", CT, "renal stone", "renal calculus", "nephrolithiasis", snomed="95570007",
+            typed=("kidney calculus", "renal calculi", "urolithiasis", "stone in the kidney", "stone of the kidney"),
+            local={"stone": CT, "calculus": CT, "calculi": CT}, group="kidney"),
+    finding("kidney_tumour", "kidney tumour", CT, "renal tumour", "renal mass", "kidney neoplasm",
+            typed=("renal cell carcinoma", "rcc", "kidney mass", "kidney cancer", "renal neoplasm",
+                   "tumour of the kidney", "tumour in the kidney"), local={"tumour": CT, "mass": CT}, group="kidney"),
+)
+
+BREASTS = (
+    finding("benign_breast_lesion", "benign breast lesion", BREAST, "benign lesion of the breast", "benign breast mass",
+            "benign breast tumour", typed=("fibroadenoma", "benign breast"),
+            local={word: BREAST for word in ("benign", "benign lesion", "benign mass", "benign tumour", "benign nodule",
+                                             "benign abnormality", "benign finding")}),
+    finding("malignant_breast_lesion", "malignant breast lesion", BREAST, "breast cancer", "malignant breast mass",
+            "malignant breast tumour", short=("breast CA",), typed=("breast carcinoma", "breast malignancy",
+                                                                    "malignant breast",
+                                                                  "cancer of the breast",
+                                                                    "malignant lesion of the breast"),
+            local={word: BREAST for word in ("malignant", "malignancy", "cancer", "malignant lesion", "malignant mass",
+                                             "malignant tumour", "cancerous", "carcinoma", "malignant abnormality",
+                                             "malignant finding")}),
+    finding("fatty_breast", "fatty breast tissue", MAMMO, "almost entirely fatty breast", "fatty breast",
+            abnormal=False, group="density", local={"fatty": MAMMO, "fatty tissue": MAMMO, "low density": MAMMO}),
+    finding("fatty_glandular_breast", "fatty-glandular breast tissue", MAMMO, "fatty glandular breast", abnormal=False,
+            group="density", typed=("scattered fibroglandular", "fatty glandular tissue", "fatty glandular"),
+            local={"fibroglandular": MAMMO, "scattered density": MAMMO}),
+    finding("dense_breast", "dense breast tissue", MAMMO, "dense-glandular breast", "dense breast", abnormal=False,
+            group="density", typed=("dense glandular", "dense glandular tissue", "dense glandular breast tissue"),
+            local={"dense": MAMMO, "dense tissue": MAMMO}),
+    finding("calcification", "calcification", MAMMO, "microcalcification", "calcified lesion", short=("calc",),
+            typed=("calcium deposits", "micro calcifications", "calcified", "calcs")),
+    finding("circumscribed_mass", "circumscribed mass", MAMMO, "well-defined mass", "well-circumscribed mass",
+            short=("circ mass",), typed=("circumscribed", "round mass", "circumscribed lesion", "well circumscribed")),
+    finding("spiculated_mass", "spiculated mass", MAMMO, "spiculated lesion", "stellate mass", short=("spic mass",),
+            typed=("spiculated", "spiculation", "stellate lesion")),
+    finding("ill_defined_mass", "ill-defined mass", MAMMO, "indistinct mass", "poorly defined mass",
+            typed=("ill defined", "ill defined lesion", "indistinct margins")),
+    finding("architectural_distortion", "architectural distortion", MAMMO, "distorted architecture",
+            short=("arch dist",), typed=("parenchymal distortion", "distortion")),
+    finding("breast_asymmetry", "breast asymmetry", MAMMO, "asymmetric breast tissue", "focal asymmetry",
+            short=("asym",), typed=("asymmetry", "asymmetrical", "asymmetric density", "asymmetric")),
+)
+
+TUMOURS = (
+    finding("adenocarcinoma", "adenocarcinoma", TISSUE, "glandular carcinoma", short=("ACA", "adenoca"),
+            snomed="35917007",
+            group="lesion", typed=("adeno carcinoma", "adeno ca", "adenocarcinomas", "glandular cancer")),
+    finding("squamous_cell_carcinoma", "squamous cell carcinoma", (*TISSUE, *SKIN), "squamous carcinoma",
+            short=("SCC",), snomed="28899001", group="lesion",
+            typed=("squamous cell cancer", "squamous cell ca", "epidermoid carcinoma", "spinalioma", "squamous cell")),
+    finding("melanoma", "melanoma", SKIN, "malignant melanoma", "cutaneous melanoma", short=("MEL", "MM"),
+            snomed="93655004", group="lesion", typed=("melanomata", "black skin cancer")),
+    finding("naevus", "naevus", SKIN, "melanocytic naevus", "mole", short=("NEV", "NV"), group="lesion", abnormal=False,
+            typed=("naevi", "benign mole", "melanocytic naevi", "birthmark", "benign naevus")),
+    finding("seborrhoeic_keratosis", "seborrhoeic keratosis", SKIN, "seborrhoeic wart", short=("SK", "SEK"),
+            group="lesion",
+            typed=("seborrhoeic keratoses", "basal cell papilloma", "senile wart", "seb k", "seb keratosis")),
+    finding("basal_cell_carcinoma", "basal cell carcinoma", SKIN, "rodent ulcer", "basalioma", short=("BCC",),
+            group="lesion", snomed="254701007", typed=("basal cell cancer", "basal cell ca", "basal cell")),
+    finding("actinic_keratosis", "actinic keratosis", SKIN, "solar keratosis", short=("AK", "ACK"), group="lesion",
+            snomed="201101007", typed=("actinic keratoses", "solar keratoses")),
+    *(finding(f"fitzpatrick_{step}", f"Fitzpatrick skin type {ROMAN[step]}", SKIN, f"Fitzpatrick type {ROMAN[step]}",
+              f"skin phototype {ROMAN[step]}", f"Fitzpatrick skin type {step}",
+              short=(f"FST {step}", f"FST {ROMAN[step]}"), group="fitzpatrick", abnormal=False,
+              typed=(f"fitzpatrick {step}", f"fitzpatrick {ROMAN[step]}", f"fitzpatrick type {step}",
+                     f"phototype {step}", f"phototype {ROMAN[step]}", f"skin type {step}", f"skin type {ROMAN[step]}",
+                     f"skin phototype {step}", f"fitz {step}", f"fst{step}", f"fitzpatrick phototype {step}",
+                     f"fitzpatrick phototype {ROMAN[step]}"))
+      for step in range(1, 7)),
+    finding("elevated_lesion", "elevated lesion", SKIN, "raised lesion", "palpable elevation", abnormal=False,
+            opposites=("flat lesion", "flat"), typed=("elevated", "raised", "elevation", "nodular lesion")),
+    finding("bleeding_lesion", "bleeding lesion", SKIN, "lesion that bleeds", "lesion that has bled", abnormal=False,
+            typed=("bleeds", "bled"), local={"bleeding": SKIN, "bleed": SKIN}),
+    finding("itching_lesion", "itching lesion", SKIN, "itchy lesion", "pruritic lesion", abnormal=False,
+            typed=("itching", "itchy", "itch", "itches", "pruritus", "pruritic")),
+)
+
+
+def cell(name: str, label: str, *synonyms: str, group: str | None = "cell", **more) -> Term:
+    return finding(name, label, BLOOD, *synonyms, group=group, abnormal=False, **more)
+
+
+CELLS = (
+    cell("neutrophil", "neutrophil", "neutrophil granulocyte", "polymorphonuclear neutrophil", short=("PMN", "neut"),
+         snomed="30630007", typed=("polymorph", "neutrophilic granulocyte", "neutrophilic", "polys")),
+    cell("segmented_neutrophil", "segmented neutrophil", "segmented granulocyte", short=("seg", "SNE"),
+         implies=("neutrophil",),
+         group="neutrophil", typed=("seg neutrophil", "segs", "neutrophil segmented", "mature neutrophil")),
+    cell("band_neutrophil", "band neutrophil", "band cell", "stab cell", short=("band", "BNE"), implies=("neutrophil",),
+         group="neutrophil", typed=("stab neutrophil", "rod neutrophil", "band form", "neutrophil band")),
+    cell("eosinophil", "eosinophil", "eosinophil granulocyte", short=("eos", "EO"), snomed="14793004",
+         typed=("eosinophilic granulocyte", "acidophil")),
+    cell("basophil", "basophil", "basophil granulocyte", short=("baso", "BA"), snomed="30061004",
+         typed=("basophilic granulocyte",)),
+    cell("lymphocyte", "lymphocyte", "lymphoid cell", short=("lymph", "LY"), snomed="56972008",
+         typed=("lymphs", "b cell", "t cell")),
+    cell("monocyte", "monocyte", "monocytic cell", short=("mono", "MO"), snomed="55918008"),
+    cell("immature_granulocyte", "immature granulocyte", "granulocyte precursor", short=("IG",),
+         typed=("left shift cell", "immature white cell")),
+    cell("promyelocyte", "promyelocyte", "neutrophil promyelocyte", short=("PMY",), implies=("immature_granulocyte",),
+         group="granulocyte", typed=("progranulocyte",)),
+    cell("myelocyte", "myelocyte", "neutrophil myelocyte", short=("MY",), implies=("immature_granulocyte",),
+         group="granulocyte"),
+    cell("metamyelocyte", "metamyelocyte", "neutrophil metamyelocyte", short=("MMY",),
+         implies=("immature_granulocyte",), group="granulocyte"),
+    cell("erythroblast", "erythroblast", "nucleated red blood cell", "normoblast", short=("NRBC", "ERB"),
+         typed=("nucleated red cell", "nucleated erythrocyte")),
+    cell("platelet", "platelet", "thrombocyte", short=("PLT",), snomed="16378004", typed=("giant platelet",)),
+)
+
+EYES = (
+    finding("hard_exudates", "hard exudates", EYE, "lipid exudates", "hard retinal exudates", short=("HEx",),
+            typed=("exudate", "exudates", "hard exudate", "exudation", "yellow exudates")),
+    finding("retinal_haemorrhage_or_microaneurysm", "retinal haemorrhages or microaneurysms", EYE,
+            "haemorrhages or microaneurysms", short=("MA/H", "HMA"),
+            typed=("retinal haemorrhage", "microaneurysm", "retinal haemorrhage or microaneurysm",
+                   "dot and blot haemorrhages",
+                   "dot blot haemorrhage", "haemorrhages and microaneurysms", "microaneurysms and haemorrhages",
+                   "microaneurysms or haemorrhages", "retinal bleeding", "micro aneurysm",
+                   "haemorrhages microaneurysms"),
+            local={"haemorrhage": EYE, "bleeding": EYE, "ma": EYE}),
+    finding("diabetic_retinopathy", "diabetic retinopathy", EYE, "retinopathy due to diabetes", short=("DR",),
+            snomed="4855003", typed=("diabetic eye disease", "retinopathy", "npdr", "pdr", "diabetic retina")),
+    finding("diabetic_macular_oedema", "diabetic macular oedema", EYE, "macular oedema due to diabetes",
+            "macular oedema",
+            short=("DME", "DMO"), typed=("diabetic maculopathy", "csme", "cystoid macular oedema", "swollen macula")),
+    finding("glaucoma", "glaucoma", EYE, "glaucomatous optic neuropathy"),
+)
+
+SCOPES = (
+    finding("endotracheal_tube", "endotracheal tube", (*CHEST, *LARYNX), "tracheal tube", "breathing tube",
+            short=("ETT",), abnormal=False, typed=("intubation tube", "et tube", "intubated", "intubation")),
+    finding("polyp", "polyp", GUT, "polypoid lesion", "mucosal polyp",
+            typed=("polypoid", "adenomatous polyp", "sessile polyp", "polypous"), snomed="68496003"),
+    finding("vocal_folds", "vocal folds", LARYNX, "vocal cords", short=("VF", "VC"), abnormal=False,
+            typed=("vocal fold", "vocal cord", "glottic folds")),
+    finding("glottal_space", "glottal space", LARYNX, "glottal gap", "open glottis", "rima glottidis", abnormal=False,
+            typed=("glottis", "glottal opening", "glottic space", "glottic opening", "glottic gap")),
+    finding("surgical_tool", "surgical tool", ENDOSCOPIES, "surgical instrument", "instrument", abnormal=False,
+            typed=("tool", "forceps", "grasper", "scissors", "surgical instruments", "laparoscopic instrument",
+                   "clip applier", "laparoscopic tool", "operating instrument", "laparoscopic grasper")),
+    finding("laryngeal_lesion", "laryngeal lesion", LARYNX, "lesion of the larynx", "laryngeal pathology",
+            typed=("laryngeal tumour", "vocal fold lesion", "vocal cord lesion", "laryngeal cancer",
+                   "vocal cord nodule",
+                   "vocal fold nodule", "vocal cord polyp", "laryngeal mass", "pathology of the larynx"),
+            local={"lesion": LARYNX, "tumour": LARYNX}),
+)
+
+
+def at(sites: tuple[str, ...], terms: tuple[Term, ...]) -> tuple[Term, ...]:
+    return tuple(replace(term, sites=sites) for term in terms)
+
+
+FINDINGS = (*ANY, *at(("chest", "lung"), LUNGS), *BONES, *at(("brain", "head"), BRAIN),
+            *at(("kidney", "abdomen"), KIDNEYS), *at(("breast",), BREASTS), *TUMOURS, *CELLS, *EYES, *SCOPES)

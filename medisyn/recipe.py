@@ -1,0 +1,113 @@
+"""Recipes: a TOML file becomes the frozen settings of every stage; an unknown key is an error with the nearest one."""
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from medisyn.training.autoencoder import VaeSettings
+from medisyn.training.diffusion import DitSettings
+from medisyn.training.latents import LatentSettings
+from medisyn.training.text import TextSettings
+
+
+class DataSettings(BaseModel):
+    """The [data] table: what to train on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    collections: tuple[str, ...]        # folders made by `medisyn ingest`; relative ones count from where you stand
+    packed_side: int = 144              # pixels a side of the packed squares, a little more than image_size
+
+
+class ModelSettings(BaseModel):
+    """The [model] table: how the model is called and sampled."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = "medisyn-xs"
+    licence: str = "CC-BY-4.0"          # of the weights
+    steps: int = 16
+    guidance: float = 2.0
+    sampler: str = "multistep"
+    shift: float = 1.0                  # of the sampling times, towards noise
+
+
+class Recipe(BaseModel):
+    """A whole training, from collections to a model folder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    image_size: int = Field(128, multiple_of=16)   # pixels a side
+    seed: int = 1
+    threads: int | None = None                     # torch threads a process; None: torch's own choice
+    data: DataSettings
+    model: ModelSettings = ModelSettings()
+    text: TextSettings = TextSettings()
+    vae: VaeSettings = VaeSettings()
+    latents: LatentSettings = LatentSettings()
+    dit: DitSettings = DitSettings()
+
+
+def read(path: Path, changes: list[str] = ()) -> Recipe:
+    """A recipe from TOML, changed by `table.key=value` pairs; ValueError is one sentence."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"there is no recipe {path}; see recipes/ for examples")
+    text = path.read_text(encoding="utf-8")
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path}: not valid TOML ({error})") from None
+    for change in changes:
+        apply(table, change)
+    try:
+        return Recipe.model_validate(table)
+    except ValidationError as error:
+        raise ValueError(explain(error, path, text)) from None
+
+
+def apply(table: dict, change: str) -> None:
+    """Set one key of nested tables: "dit.depth=16"; the value is TOML, or else plain text."""
+    if "=" not in change:
+        raise ValueError(f"--set expects table.key=value, found {change!r}; for example --set dit.depth=16")
+    key, _, value = change.partition("=")
+    *tables, last = key.strip().split(".")
+    for name in tables:
+        table = table.setdefault(name, {})
+        if not isinstance(table, dict):
+            raise ValueError(f"--set {change}: {name!r} is a value, not a table")
+    try:
+        table[last] = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        table[last] = value.strip()
+
+
+def explain(error: ValidationError, path: Path, text: str) -> str:
+    """The first thing that is wrong with a recipe, with its line where it has one."""
+    first = error.errors()[0]
+    key = [str(part) for part in first["loc"]]
+    where = line_of(key[-1], text)
+    place = f"{path}{f' line {where}' if where else ''}"
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key[-1], known_keys(key[:-1]), 1)
+        return f"{place}: unknown key {'.'.join(key)!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+    if first["type"] == "missing":
+        return f"{path}: {'.'.join(key)} is missing; set it in the recipe or by --set {'.'.join(key)}=..."
+    return f"{place}: {'.'.join(key)}: {first['msg'][0].lower()}{first['msg'][1:]}, found {first['input']!r}"
+
+
+def known_keys(tables: list[str]) -> list[str]:
+    model: type[BaseModel] = Recipe
+    for name in tables:
+        model = model.model_fields[name].annotation
+    return list(model.model_fields)
+
+
+def line_of(key: str, text: str) -> int | None:
+    for number, line in enumerate(text.splitlines(), 1):
+        if re.match(rf"\s*\[?{re.escape(key)}\b", line):
+            return number
+    return None

@@ -1,0 +1,60 @@
+"""Samplers: integrate a velocity from noise (t = 0) to data (t = 1).
+
+A sampler is a function `(velocity, noise, times) -> data`; `times` is an increasing
+(steps + 1,) tensor from 0 to 1. A new sampler is a new function and one line in SAMPLERS.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from medisyn.flow import Velocity
+
+Sampler = Callable[[Velocity, Tensor, Tensor], Tensor]
+
+
+def euler(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
+    """First order: one network call a step."""
+    x = noise
+    for t, t_next in zip(times[:-1], times[1:], strict=True):
+        x = x + (t_next - t) * velocity(x, t.expand(len(x)))
+    return x
+
+
+def heun(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
+    """Second order: two network calls a step. Karras et al. 2022, algorithm 1."""
+    x = noise
+    for t, t_next in zip(times[:-1], times[1:], strict=True):
+        v = velocity(x, t.expand(len(x)))
+        v_next = velocity(x + (t_next - t) * v, t_next.expand(len(x)))
+        x = x + (t_next - t) * (v + v_next) / 2
+    return x
+
+
+def multistep(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
+    """Second order at one call a step: Adams-Bashforth on uneven steps, the first step Euler's."""
+    x, before, last_step = noise, None, None
+    for t, t_next in zip(times[:-1], times[1:], strict=True):
+        step = t_next - t
+        v = velocity(x, t.expand(len(x)))
+        slope = v if before is None else v + (v - before) * step / (2 * last_step)
+        x = x + step * slope
+        before, last_step = v, step
+    return x
+
+
+SAMPLERS: dict[str, Sampler] = {"euler": euler, "heun": heun, "multistep": multistep}
+
+
+def guided(conditional: Velocity, unconditional: Velocity, guidance: float) -> Velocity:
+    """Classifier-free guidance, Ho and Salimans 2022, eq. 6: 1 follows the prompt plainly, more follows it harder."""
+    if guidance == 1:
+        return conditional
+    return lambda x, t: unconditional(x, t).lerp(conditional(x, t), guidance)
+
+
+def seeded_noise(seeds: list[int], shape: tuple[int, ...]) -> Tensor:
+    """One generator a seed, drawn on the CPU: an image depends on its own seed alone,
+    not on its batch and not on the device. (len(seeds), *shape)."""
+    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds])

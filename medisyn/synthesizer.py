@@ -1,0 +1,292 @@
+"""The synthesizer: a prompt and a seed become an image with its provenance.
+
+Every image is computed alone, so its pixels depend on prompt, seed and settings and on nothing that was
+made beside it. What the grammar understood and what the network read are compared: where they differ,
+or where the prompt holds words that nobody understood, the network reads the understood facts in plain
+words instead, so that what is said to be understood is what is drawn.
+"""
+
+import csv
+import dataclasses
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from medisyn import flow, samplers
+from medisyn.data import facts, images, prompts, records, sheets, vocabulary
+from medisyn.data.provenance import Provenance
+from medisyn.data.records import Record
+from medisyn.data.understanding import SLOTS, Understanding, nearest_known
+from medisyn.models import checkpoint
+from medisyn.models.checkpoint import Model
+from medisyn.models.text import to_pieces
+from medisyn.models.vae import gray
+
+SHIPPED = Path(__file__).parent / "weights" / "medisyn-xs"
+STYLES = 8  # the column of a support row that counts its style clusters
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """One image made: float32 (C, H, W) in [-1, 1], C 1 for gray image types, and its record."""
+
+    image: np.ndarray
+    record: Record
+
+    @property
+    def picture(self) -> Image.Image:
+        """As an 8-bit picture."""
+        return images.to_picture(self.image)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a prompt was understood to ask for, and what to be told about it."""
+
+    prompt: str
+    understood: Understanding
+    read_as: str
+    warnings: tuple[str, ...]
+
+
+class Synthesizer:
+    """A model ready to make images. `medisyn.load()` gives the one that ships."""
+
+    def __init__(self, model: Model, version: str):
+        self.model, self.version = model, version
+
+    def plan(self, prompt: str) -> Plan:
+        """Understand a prompt; decide the sentence that the network reads."""
+        understood = prompts.understand(prompt, self.model.support)
+        warnings = []
+        if understood.image_type is None:
+            known = ", ".join(vocabulary.IMAGE_TYPES[t].label for t in self.image_types)
+            near = nearest_words(understood)
+            warnings.append(f"no image type was understood in {prompt!r}{near}; this model knows {known}")
+        elif understood.image_type not in self.image_types:
+            known = ", ".join(vocabulary.IMAGE_TYPES[t].label for t in self.image_types)
+            warnings.append(f"{vocabulary.IMAGE_TYPES[understood.image_type].label} was never trained on; this model knows {known}")
+        elif understood.support == 0:
+            warnings.append("no training image shows this combination; the nearest known one is: "
+                            f"{nearest_known(understood, self.model.support)}")
+        if understood.image_type is None:
+            return Plan(prompt, understood, prompt, tuple(warnings))
+        plain = prompts.canonical(record_of(understood, id="", file_name=""))
+        return Plan(prompt, understood, prompt if self.reads_alike(prompt, understood) else plain, tuple(warnings))
+
+    @cached_property
+    def image_types(self) -> tuple[str, ...]:
+        """The image types it was trained on, in the vocabulary's order."""
+        trained = {row[0] for row in self.model.support}
+        return tuple(name for name in vocabulary.IMAGE_TYPES if name in trained)
+
+    @torch.no_grad()
+    def reads_alike(self, prompt: str, understood: Understanding) -> bool:
+        """Whether the text encoder finds in the prompt just the facts that the grammar found."""
+        if understood.not_understood:
+            return False
+        wanted = facts.states(understood, self.model.text.config.facts)
+        read = self.model.text.read(self.read([prompt])[1])[0].argmax(-1).numpy()
+        implied = {understood.anatomy, understood.specialty}  # may follow from the image type, unsaid
+        decided = np.array([name not in implied for name in self.model.text.config.facts])
+        return bool((wanted == read)[decided].all())
+
+    @torch.no_grad()
+    def read(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """tokens (B, n, D) and pooled (B, D)."""
+        text = self.model.text
+        tokens, _, pooled = text(*to_pieces(self.model.tokenizer, texts, text.config.max_length))
+        return tokens, pooled
+
+    def generate(self, prompt: str, n: int = 1, seed: int = 0, steps: int | None = None, guidance: float | None = None,
+                 sampler: str | None = None, progress: Callable[[int], None] = lambda done: None) -> list[Synthetic]:
+        """n images of a prompt, from seeds seed, seed + 1, ...; None takes the model's own setting.
+
+        steps: 1 to 200. guidance: 1 follows the prompt plainly, 2 to 4 harder. sampler: a name in samplers.SAMPLERS.
+        """
+        plan = self.plan(prompt)
+        made = []
+        for i in range(n):
+            made.append(self.make(plan, self.settings(plan, seed + i, steps, guidance, sampler)))
+            progress(i + 1)
+        return made
+
+    def settings(self, plan: Plan, seed: int, steps: int | None = None, guidance: float | None = None,
+                 sampler: str | None = None) -> Provenance:
+        """All that decides an image, complete."""
+        card = self.model.card
+        steps = card.steps if steps is None else steps
+        guidance = card.guidance if guidance is None else guidance
+        sampler = card.sampler if sampler is None else sampler
+        if not 1 <= steps <= 200:
+            raise ValueError(f"steps should lie between 1 and 200, found {steps}; this model's own setting is {card.steps}")
+        if not 0 <= guidance <= 20:
+            raise ValueError(f"guidance should lie between 0 and 20, found {guidance}; this model's own setting is {card.guidance}")
+        if sampler not in samplers.SAMPLERS:
+            raise ValueError(f"sampler {sampler!r} should be one of {', '.join(samplers.SAMPLERS)}")
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"a seed should lie between 0 and 2^63, found {seed}")
+        return Provenance(plan.prompt, plan.read_as, seed, steps, float(guidance), sampler,
+                          self.draw_style(plan.understood, seed), self.model.digest, card.name, self.version)
+
+    def draw_style(self, understood: Understanding, seed: int) -> int | None:
+        """A style cluster, by how often it occurs among the training images that show what was understood."""
+        counted: dict[int, int] = {}
+        for wanted in (understood, dataclasses.replace(understood, findings={}),
+                       Understanding(image_type=understood.image_type)):
+            for row in self.model.support:
+                if matches(wanted, row):
+                    for style, n in row[STYLES].items():
+                        counted[int(style)] = counted.get(int(style), 0) + n
+            if counted:
+                break
+        if not counted or understood.image_type is None:
+            return None
+        styles = sorted(counted)
+        weight = np.array([counted[s] for s in styles], float)
+        return styles[int(np.random.default_rng([seed, 1]).choice(len(styles), p=weight / weight.sum()))]
+
+    @torch.no_grad()
+    def make(self, plan: Plan, how: Provenance) -> Synthetic:
+        """The one image that `how` describes."""
+        card, dit = self.model.card, self.model.dit
+        shape = (dit.config.latent_channels, dit.config.latent_size, dit.config.latent_size)
+        tokens, pooled = self.read([how.read_as, ""])
+        none = dit.config.n_styles
+        style = torch.tensor([none if how.style is None else how.style, none])
+
+        def velocity(keep: slice) -> flow.Velocity:
+            return lambda x, t: dit(x, t, tokens[keep], pooled[keep], style[keep])
+
+        def both(x: Tensor, t: Tensor) -> Tensor:
+            plain, told = velocity(slice(None))(x.expand(2, -1, -1, -1), t.expand(2)).flip(0).split(1)
+            return plain.lerp(told, how.guidance)
+
+        noise = samplers.seeded_noise([how.seed], shape)
+        drive = velocity(slice(0, 1)) if how.guidance == 1 else both
+        latent = samplers.SAMPLERS[how.sampler](drive, noise, flow.times(how.steps, card.shift))
+        image = self.model.vae.decode(latent.contiguous(memory_format=torch.channels_last)).clamp(-1, 1)
+        is_gray = plan.understood.image_type in vocabulary.IMAGE_TYPES and vocabulary.IMAGE_TYPES[plan.understood.image_type].gray
+        image = gray(image)[0, :1] if is_gray else image[0]
+        name = name_of(how)
+        record = record_of(plan.understood, id=name, file_name=f"images/{name}.png", text=how.prompt, source=card.name,
+                           licence=card.licence, provenance=how)
+        return Synthetic(image.contiguous().numpy(), record)
+
+    def remake(self, how: Provenance) -> Synthetic:
+        """The image of a provenance once more; ValueError when another model made it."""
+        if how.model != self.model.digest:
+            raise ValueError(f"the image was made by {how.model_name} ({how.model[:19]}...), this model is "
+                             f"{self.model.card.name} ({self.model.digest[:19]}...); pass the right one with --model")
+        return self.make(Plan(how.prompt, prompts.understand(how.prompt), how.read_as, ()), how)
+
+
+def load(folder: Path | str | None = None, version: str = "") -> Synthesizer:
+    """A model folder as a synthesizer; None: the model that ships with MediSyn."""
+    return Synthesizer(checkpoint.load(Path(folder) if folder else SHIPPED), version)
+
+
+def matches(understood: Understanding, row: Sequence) -> bool:
+    """Whether the training images of a support row show everything that was understood of a prompt."""
+    if any(wanted not in (None, has) for wanted, has in
+           zip((getattr(understood, slot) for slot in SLOTS if slot != "anatomy"),
+               (has for slot, has in zip(SLOTS, row, strict=False) if slot != "anatomy"), strict=False)):
+        return False
+    default = vocabulary.IMAGE_TYPES[row[0]].default_anatomy
+    if understood.anatomy not in (None, row[1], default):
+        return False
+    return all(name in (row[5] if present else row[6]) for name, present in understood.findings.items())
+
+
+def name_of(how: Provenance) -> str:
+    """An image's id: 16 hex digits that depend on all that decides its pixels."""
+    return hashlib.sha256(repr(sorted(how.as_dict().items())).encode()).hexdigest()[:16]
+
+
+def nearest_words(understood: Understanding) -> str:
+    near = [word for words in understood.nearest.values() for word in words]
+    return f" (did you mean {' or '.join(dict.fromkeys(near[:3]))}?)" if near else ""
+
+
+def record_of(understood: Understanding, **more: object) -> Record:
+    """An understanding as a record: what the image is labelled with."""
+    u = understood
+    return Record(image_type=u.image_type or "unknown", specialty=u.specialty, anatomy=u.anatomy, view=u.view,
+                  technique=u.technique, laterality=u.laterality, findings=dict(u.findings), age_years=u.age_years,
+                  sex=u.sex, **more)
+
+
+def write(made: Iterable[Synthetic], folder: Path) -> Iterator[Synthetic]:
+    """Write images and their metadata lines as they come, and pass them on; an image already there is replaced."""
+    folder = Path(folder)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    known = {r.id: r for r in records.read(folder)} if (folder / "metadata.jsonl").is_file() else {}
+    with (folder / "metadata.jsonl").open("a", encoding="utf-8") as lines:
+        for one in made:
+            images.write_png(one.image, folder / one.record.file_name, one.record.provenance)
+            if known.get(one.record.id) != one.record:
+                lines.write(records.as_line(one.record))
+                lines.flush()
+                known[one.record.id] = one.record
+            yield one
+
+
+def contact_sheet(folder: Path, name: str = "contact-sheet.png", title: str | None = None, each: int = 12) -> Path:
+    """Draw a collection: a row a prompt, the prompt below it, at most `each` images of one prompt."""
+    by_prompt: dict[str, list[Record]] = {}
+    for record in records.read(folder):
+        by_prompt.setdefault(record.text or record.image_type, []).append(record)
+    rows = [(text, [images.decode(Path(folder) / r.file_name) for r in mine[:each]]) for text, mine in by_prompt.items()]
+    out = io.BytesIO()
+    sheets.sheet(rows, title=title, columns=max(4, min(8, max(len(p) for _, p in rows)))).save(out, "PNG")
+    path = Path(folder) / name
+    path.write_bytes(out.getvalue())
+    return path
+
+
+def read_prompts(path: Path, n: int, seed: int) -> list[tuple[str, int, int]]:
+    """A CSV with a column `prompt` and, where wanted, `n` and `seed`: (prompt, n, seed) a row; n and seed fill gaps."""
+    with Path(path).open(newline="", encoding="utf-8-sig") as opened:
+        rows = list(csv.DictReader(opened))
+    if not rows or "prompt" not in rows[0]:
+        raise ValueError(f"{path}: expected a CSV with a column prompt (and n, seed where wanted), "
+                         f"found {', '.join(rows[0]) if rows else 'no rows'}")
+    try:
+        return [(row["prompt"], int(row.get("n") or n), int(row.get("seed") or seed)) for row in rows]
+    except ValueError as error:
+        raise ValueError(f"{path}: n and seed are whole numbers ({error})") from None
+
+
+def make_all(maker: Synthesizer, plans: dict[str, Plan], asked: Iterable[tuple[str, int, int]], folder: Path,
+             steps: int | None = None, guidance: float | None = None) -> Iterator[Synthetic]:
+    """The images of many prompts, one by one; those that a folder already holds are passed on, not made again."""
+    folder = Path(folder)
+    there = {r.id: r for r in records.read(folder)} if (folder / "metadata.jsonl").is_file() else {}
+    for prompt, n, seed in asked:
+        for k in range(n):
+            how = maker.settings(plans[prompt], seed + k, steps, guidance)
+            known = there.get(name_of(how))
+            if known is not None and known.provenance == how and (folder / known.file_name).is_file():
+                yield Synthetic(images.read(folder / known.file_name), known)
+            else:
+                yield maker.make(plans[prompt], how)
+
+
+def compare(maker: Synthesizer, file: Path, made: Provenance) -> dict:
+    """Make a PNG's image again: whether it is the same, the share of pixels that differ, the largest difference."""
+    again = np.asarray(images.to_picture(maker.remake(made).image), np.int16)
+    there = np.asarray(images.decode(file), np.int16)
+    if again.ndim != there.ndim:  # a colour picture that happens to be gray all over
+        again, there = (a if a.ndim == 3 else np.repeat(a[..., None], 3, 2) for a in (again, there))
+    if again.shape != there.shape:
+        return {"same": False, "differing": 1.0, "largest": 255}
+    gap = np.abs(again - there)
+    return {"same": not gap.any(), "differing": float((gap > 0).mean()), "largest": int(gap.max())}

@@ -1,0 +1,1 @@
+"""Training: a collection becomes a run, a run becomes a model."""

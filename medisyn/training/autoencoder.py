@@ -1,0 +1,177 @@
+"""Training the autoencoder: crops in, crops out, then a last stretch on whole images.
+
+Loss: L1 + gradient L1 (Sobel) + multi-scale L1 + a whisper of KL. Half of the batches decode a latent
+resampled to another size against the image resampled alike (EQ-VAE, arXiv:2502.09509), which makes
+latents that a denoiser learns several times faster.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from medisyn.data import vocabulary
+from medisyn.models.vae import FACTOR, Vae, VaeConfig, gray, resized
+from medisyn.training import batches
+from medisyn.training.batches import Pixels
+from medisyn.training.ema import Ema
+from medisyn.training.run import Plan, Stage, Trainee, average_gradients, learning_rate, my_share, train
+
+
+class VaeSettings(BaseModel):
+    """The [vae] table of a recipe."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    latent_channels: int = 8
+    widths: tuple[int, int, int] = (32, 64, 128)
+    encoder_blocks: tuple[int, int, int] = (0, 1, 2)
+    decoder_blocks: tuple[int, int, int] = (1, 2, 2)
+    n_images: int = 300_000             # crops to train on
+    batch: int = 32
+    crop: int = 64                      # pixels; a multiple of 16
+    whole_share: float = 0.15           # of n_images, at the end, on whole images (same number of pixels a step)
+    learning_rate: float = 1e-3
+    kl: float = 1e-6
+    equivariance: float = 0.5           # share of steps that decode a resampled latent
+    latent_noise: float = 0.05          # std added before decoding, in units of the latent
+    log_images: int = 10_000
+    save_seconds: float = 120.0
+
+
+def reconstruction_loss(made: Tensor, image: Tensor) -> Tensor:
+    """L1 at three scales + L1 of Sobel gradients; both (B, 3, H, W). A scalar."""
+    total = F.l1_loss(made, image) + 0.5 * F.l1_loss(sobel(made), sobel(image))
+    for scale in (2, 4):
+        total = total + 0.25 * F.l1_loss(F.avg_pool2d(made, scale), F.avg_pool2d(image, scale))
+    return total
+
+
+def sobel(image: Tensor) -> Tensor:
+    """Horizontal and vertical gradients: (B, 3, H, W) -> (B, 6, H-2, W-2)."""
+    kernel = torch.tensor([[1.0, 0, -1], [2, 0, -2], [1, 0, -1]]) / 4
+    weight = torch.stack((kernel, kernel.T)).unsqueeze(1).repeat(image.shape[1], 1, 1, 1)
+    return F.conv2d(image, weight, groups=image.shape[1])
+
+
+def crops(pixels: Pixels, rows: np.ndarray, size: int, rng: np.random.Generator) -> Tensor:
+    """Random squares of the images, turned and mirrored at random: float32 (B, 3, size, size) in [-1, 1].
+
+    One in two is taken larger and reduced. The autoencoder learns texture, not anatomy: any of the
+    eight orientations will do, whatever the image type.
+    """
+    side = pixels.array.shape[1]
+    out = np.empty((len(rows), size, size, 3), np.uint8)
+    for k, row in enumerate(rows):
+        extent = int(rng.integers(size, min(side, 2 * size) + 1)) if rng.random() < 0.5 else size
+        top, left = rng.integers(0, side - extent + 1, 2)
+        patch = pixels.array[row, top:top + extent, left:left + extent]
+        if extent != size:
+            patch = np.asarray(Image.fromarray(patch).resize((size, size), Image.Resampling.LANCZOS))
+        patch = np.rot90(patch, int(rng.integers(4)))
+        out[k] = patch[:, ::-1] if rng.random() < 0.5 else patch
+    return to_tensor(out)
+
+
+def to_tensor(squares: np.ndarray) -> Tensor:
+    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in [-1, 1], channels last in memory."""
+    image = torch.from_numpy(np.ascontiguousarray(squares)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return image.contiguous(memory_format=torch.channels_last)
+
+
+def whole(pixels: Pixels, rows: np.ndarray, size: int) -> Tensor:
+    """The images as they are generated later: (B, 3, size, size)."""
+    squares = [np.asarray(Image.fromarray(pixels.array[r]).resize((size, size), Image.Resampling.LANCZOS)) for r in rows]
+    return to_tensor(np.stack(squares))
+
+
+def step_loss(vae: Vae, image: Tensor, settings: VaeSettings, rng: np.random.Generator, noise: torch.Generator) -> dict:
+    """One batch's losses. rng decides the resampling, `noise` the latent noise."""
+    mean, logvar = vae.moments(image)
+    std = torch.exp(0.5 * logvar)
+    latent = mean + torch.randn(mean.shape, generator=noise) * (std + settings.latent_noise)
+    target = image
+    cells = latent.shape[-1]
+    if rng.random() < settings.equivariance and cells >= 8:
+        smaller = int(rng.integers(cells // 2, cells))
+        latent, target = resized(latent, smaller), resized(image, smaller * FACTOR)
+    loss = reconstruction_loss(vae.decode_raw(latent), target)
+    kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+    return {"loss": loss + settings.kl * kl, "reconstruction": loss, "kl": kl}
+
+
+@torch.no_grad()
+def reconstruct(vae: Vae, pixels: Pixels, rows: np.ndarray, size: int) -> tuple[Tensor, Tensor]:
+    """Images and their reconstructions, both (B, 3, size, size) in [-1, 1]; gray image types stay gray."""
+    image = whole(pixels, rows, size)
+    made = vae.decode(vae.encode(image)).clamp(-1, 1)
+    is_gray = torch.tensor([vocabulary.IMAGE_TYPES[pixels.records[r].image_type].gray for r in rows])
+    return image, torch.where(is_gray.view(-1, 1, 1, 1), gray(made), made)
+
+
+def psnr(made: Tensor, image: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB, a value an image; both (B, 3, H, W) in [-1, 1]."""
+    return -10 * torch.log10((made - image).div(2).square().flatten(1).mean(1).clamp_min(1e-10))
+
+
+def fit(stage: Stage, pixels: Pixels, image_size: int, seed: int, settings: VaeSettings, resume: bool = True) -> Vae | None:
+    """Train an autoencoder; None when it was stopped before its end."""
+    torch.manual_seed(seed)
+    config = VaeConfig(settings.latent_channels, settings.widths, settings.encoder_blocks, settings.decoder_blocks)
+    vae = Vae(config).to(memory_format=torch.channels_last)
+    ema = Ema(vae, 0.05)
+    optimizer = torch.optim.AdamW(vae.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
+    plan = Plan(settings.n_images, settings.batch, seed, settings.log_images, settings.save_seconds)
+    rows = pixels.of_split("train")
+    held_out = spread(pixels, pixels.of_split("val"), 4)
+    p = batches.weights([pixels.records[r] for r in rows])
+    whole_from = int(plan.steps * (1 - settings.whole_share))
+    share = my_share(settings.batch)
+
+    def step(i: int) -> dict[str, Tensor]:
+        chosen = rows[batches.order(p, settings.batch, seed, i)]
+        rng = batches.generator(seed, "crops", i)
+        image = crops(pixels, chosen, settings.crop, rng)[share]
+        if i >= whole_from:
+            fewer = max(1, settings.batch * settings.crop**2 // image_size**2)
+            image = whole(pixels, chosen[share][:fewer], image_size)
+        noise = torch.Generator().manual_seed(seed * 1_000_003 + i)
+        losses = step_loss(vae, image, settings, rng, noise)
+        optimizer.zero_grad()
+        losses["loss"].backward()
+        average_gradients(list(vae.parameters()))
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(settings.learning_rate, i, plan.steps, 100, 0.5)
+        optimizer.step()
+        ema.update(vae, i)
+        return {k: v.detach() for k, v in losses.items()}
+
+    def draw() -> Image.Image:
+        image, made = reconstruct(ema.network, pixels, held_out[:12], image_size)
+        return side_by_side(image, made)
+
+    def validate() -> dict[str, float]:
+        image, made = reconstruct(ema.network, pixels, held_out, image_size)
+        return {"psnr_db": float(psnr(made, image).mean())}
+
+    trainee = Trainee(step, {"vae": vae, "ema": ema.network}, {"adamw": optimizer}, draw, validate)
+    if not train(stage, plan, trainee, resume):
+        return None
+    return ema.network
+
+
+def spread(pixels: Pixels, rows: np.ndarray, each: int) -> np.ndarray:
+    """The first `each` rows of every image type, types in turns: what a picture can show."""
+    by_type: dict[str, list[int]] = {}
+    for r in rows:
+        by_type.setdefault(pixels.records[r].image_type, []).append(int(r))
+    return np.array([mine[k] for k in range(each) for mine in by_type.values() if k < len(mine)], np.int64)
+
+
+def side_by_side(image: Tensor, made: Tensor) -> Image.Image:
+    """Originals above, reconstructions below."""
+    both = torch.cat([torch.cat(list(half), 2) for half in (image, made)], 1)
+    return Image.fromarray(((both + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy())

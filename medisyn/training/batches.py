@@ -1,0 +1,88 @@
+"""Batches: which images a step trains on, as a function of (seed, step) alone.
+
+Collections are packed once into one memory-mapped array of squares, so that a step needs no
+decoding, no workers and no queue; `order` then draws a step's images. Rare image types are drawn
+more often than their share and common ones less: p ~ n ** 0.5 over image types, and again over the
+classes (what is to be seen) inside each.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from medisyn.data import images, records
+from medisyn.data.records import Record
+from medisyn.training.run import write_json
+
+
+class Pixels:
+    """Squares of one side with their records. `array`: uint8 (N, side, side, 3), on disk."""
+
+    def __init__(self, folder: Path):
+        self.array = np.load(Path(folder) / "pixels.npy", mmap_mode="r")
+        self.records = [records.from_line(line) for line in (Path(folder) / "records.jsonl").open(encoding="utf-8")]
+
+    def of_split(self, *splits: str) -> np.ndarray:
+        """Rows whose record belongs to one of the splits: int64 (n,)."""
+        return np.array([i for i, r in enumerate(self.records) if r.split in splits], np.int64)
+
+
+def pack(collections: Sequence[Path], folder: Path, side: int, splits: Sequence[str] = ("train", "val"),
+         progress: Callable[[int, int], None] = lambda done, total: None) -> Pixels:
+    """Every real image of the collections' splits as a central square of side x side pixels, once."""
+    folder = Path(folder)
+    wanted = {"collections": [str(c) for c in collections], "side": side, "splits": list(splits)}
+    marker = folder / "done.json"
+    if marker.is_file() and json.loads(marker.read_text()) == wanted:
+        return Pixels(folder)
+    chosen = [(home, r) for home, r in records.merge(*collections) if r.split in splits]
+    if not chosen:
+        raise ValueError(f"no image of split {' or '.join(splits)} in {', '.join(map(str, collections))}; "
+                         "training needs a collection made by `medisyn ingest`")
+    folder.mkdir(parents=True, exist_ok=True)
+    marker.unlink(missing_ok=True)
+    array = np.lib.format.open_memmap(folder / "pixels.npy", "w+", np.uint8, (len(chosen), side, side, 3))
+
+    def fill(i: int) -> None:
+        home, record = chosen[i]
+        array[i] = np.asarray(images.square(images.decode(home / record.file_name), side).convert("RGB"))
+
+    with ThreadPoolExecutor(2) as pool:
+        for done, _ in enumerate(pool.map(fill, range(len(chosen))), 1):
+            if done % 500 == 0 or done == len(chosen):
+                progress(done, len(chosen))
+    array.flush()
+    (folder / "records.jsonl").write_text("".join(records.as_line(r) for _, r in chosen), encoding="utf-8")
+    write_json(marker, wanted)
+    return Pixels(folder)
+
+
+def class_of(record: Record) -> tuple:
+    """What a record shows, as far as sampling is concerned."""
+    present = sorted(name for name, seen in record.findings.items() if seen)
+    return record.image_type, record.anatomy, record.view, record.technique, *present
+
+
+def weights(chosen: Sequence[Record], power: float = 0.5) -> np.ndarray:
+    """The probability of each record: (n,), summing to 1."""
+    types, classes = Counter(r.image_type for r in chosen), Counter(map(class_of, chosen))
+    share_of_type = {t: n**power for t, n in types.items()}
+    total = {t: 0.0 for t in types}
+    for c, n in classes.items():
+        total[c[0]] += n**power
+    p = np.array([share_of_type[r.image_type] * classes[class_of(r)] ** (power - 1) / total[r.image_type] for r in chosen])
+    return p / p.sum()
+
+
+def generator(seed: int, stream: str, step: int) -> np.random.Generator:
+    """Random numbers that depend on nothing but their three names."""
+    return np.random.default_rng([seed, int.from_bytes(stream.encode(), "big"), step])
+
+
+def order(p: np.ndarray, batch: int, seed: int, step: int) -> np.ndarray:
+    """The rows that step number `step` trains on: int64 (batch,), drawn by p with replacement."""
+    return np.searchsorted(np.cumsum(p), generator(seed, "order", step).random(batch) * (1 - 1e-12))

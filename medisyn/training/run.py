@@ -1,0 +1,271 @@
+"""A run: a folder in which training leaves its log, its checkpoints, its pictures and its model.
+
+    RUN/recipe.json            the settings, resolved
+    RUN/<stage>/log.jsonl      one JSON line an interval
+    RUN/<stage>/loss.png       the curve so far
+    RUN/<stage>/samples.png    what the network can do by now
+    RUN/<stage>/checkpoint-<n_images>.safetensors     the newest two
+
+What a step does is a function of (seed, step) alone, and a checkpoint holds everything else, so a run
+that was stopped and resumed is the uninterrupted run, bit for bit on a CPU.
+"""
+
+import json
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+Message = Callable[[str], None]
+
+
+def say(text: str) -> None:
+    """One line on stderr: stdout belongs to results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long a stage runs and how often it reports."""
+
+    n_images: int                        # images to train on, counted over all ranks
+    batch: int                           # images a step, over all ranks
+    seed: int = 0
+    log_images: int = 20_000             # an interval: images between two log lines
+    save_seconds: float = 120.0          # at least so long between two checkpoints
+
+    @property
+    def steps(self) -> int:
+        return math.ceil(self.n_images / self.batch)
+
+
+@dataclass
+class Trainee:
+    """What a loop needs of a stage: `step(i)` trains on batch number i and returns named losses."""
+
+    step: Callable[[int], dict[str, Tensor]]
+    modules: dict[str, nn.Module]
+    optimizers: dict[str, torch.optim.Optimizer]
+    draw: Callable[[], Image.Image] | None = None          # a picture of what it can do
+    validate: Callable[[], dict[str, float]] | None = None  # figures on held-out patients
+    done_steps: int = field(default=0)
+
+
+class Stage:
+    """The folder of one stage of a run; rank 0 alone writes."""
+
+    def __init__(self, run: Path, name: str, message: Message = say):
+        self.folder, self.name, self.message = Path(run) / name, name, message
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def finished(self) -> bool:
+        return (self.folder / "done.json").is_file()
+
+    def finish(self, facts: dict) -> None:
+        write_json(self.folder / "done.json", facts)
+
+    def log(self, row: dict) -> None:
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as out:
+            out.write(json.dumps(row) + "\n")
+
+    def save(self, trainee: Trainee, plan: Plan) -> Path:
+        """Everything a later start needs, in one file that appears whole or not at all."""
+        tensors = {f"module.{name}.{key}": value.detach().contiguous()
+                   for name, module in trainee.modules.items() for key, value in module.state_dict().items()}
+        for name, optimizer in trainee.optimizers.items():
+            for index, slots in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer.{name}.{index}.{slot}": torch.as_tensor(value).contiguous()
+                            for slot, value in slots.items()}
+        path = self.folder / f"checkpoint-{trainee.done_steps * plan.batch:012d}.safetensors"
+        draft = path.with_suffix(".part")
+        save_file(unshared(tensors), draft, metadata={"done_steps": str(trainee.done_steps),
+                                                     "batch": str(plan.batch), "seed": str(plan.seed)})
+        os.replace(draft, path)
+        for old in self.checkpoints()[:-2]:
+            old.unlink()
+        return path
+
+    def checkpoints(self) -> list[Path]:
+        return sorted(self.folder.glob("checkpoint-*.safetensors"))
+
+    def restore(self, trainee: Trainee, plan: Plan) -> bool:
+        """Load the newest checkpoint that can be read; say which one, and which ones could not."""
+        for path in reversed(self.checkpoints()):
+            try:
+                tensors, notes = load_file(path), read_notes(path)
+            except (SafetensorError, OSError) as error:
+                self.message(f"{self.name}: {path.name} is damaged ({error}); trying the one before it")
+                continue
+            if int(notes["batch"]) != plan.batch or int(notes["seed"]) != plan.seed:
+                raise ValueError(f"{path} was made with batch {notes['batch']} and seed {notes['seed']}, the recipe says "
+                                 f"{plan.batch} and {plan.seed}; use --resume never, or another run folder")
+            load_tensors(trainee, tensors)
+            trainee.done_steps = int(notes["done_steps"])
+            self.message(f"{self.name}: resumed at {trainee.done_steps * plan.batch:,} images")
+            return True
+        return False
+
+
+def train(stage: Stage, plan: Plan, trainee: Trainee, resume: bool = True) -> bool:
+    """Run a stage to its end; False when a signal stopped it earlier (all is saved)."""
+    if resume:
+        stage.restore(trainee, plan)
+    stop = Stop()
+    started = saved_at = logged_at = time.monotonic()
+    sums: dict[str, float] = {}
+    counted = 0
+    interval = max(1, plan.log_images // plan.batch)
+    while trainee.done_steps < plan.steps and not stop.asked:
+        losses = trainee.step(trainee.done_steps)
+        trainee.done_steps += 1
+        for name, value in losses.items():
+            sums[name] = sums.get(name, 0.0) + float(value)
+        counted += 1
+        if not all(math.isfinite(v) for v in sums.values()):
+            raise RuntimeError(f"{stage.name}: the loss is no longer finite at {trainee.done_steps * plan.batch:,} images; "
+                               "lower the learning rate and resume from the last checkpoint")
+        if rank() == 0 and (trainee.done_steps % interval == 0 or trainee.done_steps == plan.steps):
+            now = time.monotonic()
+            row = {"n_images": trainee.done_steps * plan.batch, **{k: round(v / counted, 6) for k, v in sums.items()},
+                   "images_per_second": round(counted * plan.batch / (now - logged_at), 2)}
+            if trainee.validate is not None:
+                row |= {k: round(v, 6) for k, v in trainee.validate().items()}
+            stage.log(row)
+            stage.message(progress_line(stage.name, row, plan, now - started))
+            draw_progress(stage, trainee)
+            sums, counted, logged_at = {}, 0, time.monotonic()
+        if rank() == 0 and time.monotonic() - saved_at > plan.save_seconds:
+            stage.save(trainee, plan)
+            saved_at = time.monotonic()
+    if rank() == 0:
+        stage.save(trainee, plan)
+    if stop.asked:
+        stage.message(f"{stage.name}: stopped at {trainee.done_steps * plan.batch:,} images, saved; "
+                      "the same command goes on from here")
+    return not stop.asked
+
+
+def progress_line(name: str, row: dict, plan: Plan, seconds: float) -> str:
+    left = (plan.n_images - row["n_images"]) / max(row["images_per_second"], 1e-9)
+    figures = "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k not in ("n_images", "images_per_second"))
+    return (f"{name}: {row['n_images']:,} of {plan.n_images:,} images  {figures}  "
+            f"{row['images_per_second']:.0f} images/s  {seconds / 60:.0f} min gone, {max(left, 0) / 60:.0f} min left")
+
+
+def draw_progress(stage: Stage, trainee: Trainee) -> None:
+    plot_log(stage.folder / "log.jsonl", stage.folder / "loss.png")
+    if trainee.draw is not None:
+        trainee.draw().save(stage.folder / "samples.png")
+
+
+def plot_log(log: Path, picture: Path) -> None:
+    """Every figure of a log against images, a panel a figure."""
+    from matplotlib.figure import Figure
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    names = [k for k in rows[-1] if k not in ("n_images", "images_per_second")]
+    figure = Figure(figsize=(3.2 * len(names), 2.8), layout="constrained")
+    for index, name in enumerate(names):
+        axis = figure.add_subplot(1, len(names), index + 1)
+        points = [(r["n_images"] / 1000, r[name]) for r in rows if name in r]
+        axis.plot(*zip(*points), lw=1.2)
+        axis.set_title(name, fontsize=9)
+        axis.set_xlabel("thousand images", fontsize=8)
+        axis.tick_params(labelsize=7)
+        axis.grid(alpha=0.3)
+    figure.savefig(picture, dpi=110)
+
+
+class Stop:
+    """Notices SIGTERM and SIGINT, so that a loop can end between two steps."""
+
+    def __init__(self):
+        self.asked = False
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self.ask)
+        except ValueError:  # not the main thread: the caller owns the signals
+            pass
+
+    def ask(self, number: int, frame: object) -> None:
+        self.asked = True
+
+
+def unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """safetensors refuses tensors that share memory: give each its own."""
+    return {key: value.clone() for key, value in tensors.items()}
+
+
+def read_notes(path: Path) -> dict[str, str]:
+    from safetensors import safe_open
+    with safe_open(path, "pt") as opened:
+        return opened.metadata()
+
+
+def load_tensors(trainee: Trainee, tensors: dict[str, Tensor]) -> None:
+    for name, module in trainee.modules.items():
+        start = f"module.{name}."
+        module.load_state_dict({k[len(start):]: v for k, v in tensors.items() if k.startswith(start)})
+    for name, optimizer in trainee.optimizers.items():
+        start, slots = f"optimizer.{name}.", {}
+        for key, value in tensors.items():
+            if key.startswith(start):
+                index, slot = key[len(start):].split(".", 1)
+                slots.setdefault(int(index), {})[slot] = value
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
+
+
+def write_json(path: Path, value: object) -> None:
+    draft = path.with_suffix(".part")
+    draft.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(draft, path)
+
+
+def learning_rate(peak: float, done: int, total: int, warmup: int, decay_share: float) -> float:
+    """Warm up linearly, stay flat, fall linearly to zero over the last `decay_share`; counts are steps."""
+    left = (total - done) / max(1.0, decay_share * total)
+    return peak * min(1.0, (done + 1) / max(1, warmup), max(left, 0.0))
+
+
+def rank() -> int:
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+
+def world() -> int:
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+
+def join_ranks() -> None:
+    """Under `torchrun`, meet the other processes; alone, do nothing."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+
+
+def my_share(batch: int) -> slice:
+    """The positions of the global batch that this rank trains on; the order is one for any number of ranks."""
+    if batch % world():
+        raise ValueError(f"a batch of {batch} cannot be shared by {world()} processes; choose a multiple")
+    each = batch // world()
+    return slice(rank() * each, (rank() + 1) * each)
+
+
+def average_gradients(parameters: list[Tensor]) -> None:
+    """The mean gradient over all ranks, in one message."""
+    if world() == 1:
+        return
+    flat = torch.cat([p.grad.reshape(-1) for p in parameters])
+    torch.distributed.all_reduce(flat)
+    flat /= world()
+    offset = 0
+    for p in parameters:
+        p.grad.copy_(flat[offset:offset + p.numel()].view_as(p))
+        offset += p.numel()

@@ -1,0 +1,271 @@
+"""Stages: a recipe becomes a model, one stage after the other; finished ones are passed over.
+
+    pixels    the collections as squares           text     captions -> text encoder
+    vae       squares -> autoencoder               latents  squares -> latents, style clusters
+    dit       latents + captions -> denoiser       model    all of it as a model folder
+"""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from medisyn.data import facts
+from medisyn.data.records import Record
+from medisyn.data.understanding import support_table
+from medisyn.models import checkpoint
+from medisyn.models.dit import Dit, DitConfig
+from medisyn.models.text import TextConfig, TextEncoder
+from medisyn.models.vae import Vae, VaeConfig
+from medisyn.training import autoencoder, batches, diffusion, latents, text
+from medisyn.training.batches import Pixels
+from medisyn.training.diffusion import Reader
+from medisyn.training.latents import Latents
+from medisyn.training.run import Stage, join_ranks, rank, say, write_json
+
+if TYPE_CHECKING:
+    from medisyn.recipe import Recipe  # read, never built, here
+
+STAGES = ("text", "vae", "latents", "dit", "model")
+
+
+def run(recipe: "Recipe", folder: Path, stages: Sequence[str] = STAGES, resume: bool = True) -> Path | None:
+    """Do the stages in order; the model folder, or None where a signal stopped it or `model` was not asked for."""
+    join_ranks()
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if rank() == 0:
+        write_json(folder / "recipe.json", recipe.model_dump(mode="json"))
+        pixels = packed(recipe, folder)
+    wait()
+    pixels = pixels if rank() == 0 else Pixels(folder / "pixels")
+    for name in STAGES:
+        if name not in stages:
+            continue
+        stage = Stage(folder, name)
+        if resume and name != "model" and stage.finished():
+            say(f"{name}: done before, passed over")
+            continue
+        if not DO[name](recipe, folder, stage, pixels, resume):
+            return None
+        wait()
+    return folder / "model" if "model" in stages else None
+
+
+def outlook(recipe: "Recipe") -> list[str]:
+    """What a recipe would train: networks, sizes, images, and roughly how long on this machine."""
+    import time
+    facts_known = len(facts.names())
+    text_encoder = TextEncoder(TextConfig(recipe.text.vocabulary_size, 64, recipe.text.width, recipe.text.heads,
+                                          recipe.text.layers, recipe.text.n_tokens, tuple(map(str, range(facts_known)))))
+    vae = Vae(VaeConfig(recipe.vae.latent_channels, recipe.vae.widths, recipe.vae.encoder_blocks, recipe.vae.decoder_blocks))
+    d = recipe.dit
+    dit = Dit(DitConfig(recipe.vae.latent_channels, recipe.image_size // 8, d.width, d.heads, d.depth, d.stem,
+                        recipe.text.width, recipe.text.n_tokens))
+    crop = torch.zeros(recipe.vae.batch, 3, recipe.vae.crop, recipe.vae.crop)
+    latent = torch.zeros(8, recipe.vae.latent_channels, recipe.image_size // 8, recipe.image_size // 8)
+    tokens, pooled = torch.zeros(8, recipe.text.n_tokens, recipe.text.width), torch.zeros(8, recipe.text.width)
+    pieces = torch.zeros(2 * recipe.text.batch, 32, dtype=torch.long)
+    work = {  # name: (network, one training step's forward, images in it, images wanted)
+        "text": (text_encoder, lambda: text_encoder(pieces, pieces == 0)[2], recipe.text.batch, recipe.text.n_images),
+        "vae": (vae, lambda: vae.decode_raw(vae.moments(crop)[0]), recipe.vae.batch, recipe.vae.n_images),
+        "dit": (dit, lambda: dit(latent, torch.rand(8), tokens, pooled), 8, d.n_images),
+    }
+    lines = []
+    for name, (network, forward, n, wanted) in work.items():
+        forward().sum().backward()
+        start = time.perf_counter()
+        forward().sum().backward()
+        seconds = (time.perf_counter() - start) / n * wanted
+        weights = sum(p.numel() for p in network.parameters())
+        lines.append(f"{name:<5} {weights / 1e6:6.2f} M weights, {16 * weights / 2**20:6.0f} MB with gradients and optimizer, "
+                     f"{wanted:,} images, about {seconds / 3600:.1f} h on this machine as it is now")
+    return lines
+
+
+def adopt(old: Path, new: Path) -> None:
+    """Start a run from another one's state: its folder is copied, the old one stays as it is."""
+    if not (old / "recipe.json").is_file():
+        raise ValueError(f"--resume expects auto, never or a run folder; {old} holds no recipe.json")
+    if new.exists() and any(new.iterdir()):
+        raise ValueError(f"{new} is not empty; --resume {old} needs a new run folder")
+    shutil.copytree(old, new, dirs_exist_ok=True)
+
+
+def wait() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+
+
+def packed(recipe: "Recipe", folder: Path) -> Pixels:
+    collections = [Path(c).expanduser().absolute() for c in recipe.data.collections]
+    return batches.pack(collections, folder / "pixels", recipe.data.packed_side, progress=counter("pixels"))
+
+
+def counter(name: str, every: int = 5000) -> Callable[[int, int], None]:
+    """Progress of a stage that only counts."""
+    def tell(done: int, total: int) -> None:
+        if done == total or done // every != (done - 1) // every:
+            say(f"{name}: {done:,} of {total:,}")
+    return tell
+
+
+def do_text(recipe: "Recipe", folder: Path, stage: Stage, pixels: Pixels, resume: bool) -> bool:
+    known = [pixels.records[i] for i in pixels.of_split("train")]
+    fitted = text.fit(stage, known, recipe.seed, recipe.text, resume)
+    if fitted is None:
+        return False
+    keep(stage, fitted[0], fitted[0].config)
+    return True
+
+
+def do_vae(recipe: "Recipe", folder: Path, stage: Stage, pixels: Pixels, resume: bool) -> bool:
+    vae = autoencoder.fit(stage, pixels, recipe.image_size, recipe.seed, recipe.vae, resume)
+    if vae is None:
+        return False
+    keep(stage, vae, vae.config)
+    return True
+
+
+def do_latents(recipe: "Recipe", folder: Path, stage: Stage, pixels: Pixels, resume: bool) -> bool:
+    if rank() == 0:
+        vae = kept(folder / "vae", Vae, VaeConfig)
+        _, config = latents.encode(vae, pixels, stage.folder, recipe.image_size, recipe.seed, recipe.latents, counter("latents"))
+        stage.finish({"config": dataclasses.asdict(config)})
+    return True
+
+
+def do_dit(recipe: "Recipe", folder: Path, stage: Stage, pixels: Pixels, resume: bool) -> bool:
+    read = reader(folder)
+    fitted = diffusion.fit(stage, latents.load(folder / "latents"), pixels.records, read, recipe.seed, recipe.dit,
+                           lambda dit: preview(recipe, folder, pixels, dit), resume)
+    if fitted is None:
+        return False
+    networks, config = fitted
+    keep(stage, networks[best_ema(stage.folder / "log.jsonl", list(networks))], config)
+    return True
+
+
+def do_model(recipe: "Recipe", folder: Path, stage: Stage, pixels: Pixels, resume: bool) -> bool:
+    if rank() == 0:
+        export(recipe, folder, pixels, kept(folder / "dit", Dit, DitConfig), stage.folder)
+    return True
+
+
+DO = {"text": do_text, "vae": do_vae, "latents": do_latents, "dit": do_dit, "model": do_model}
+
+
+def keep(stage: Stage, network: torch.nn.Module, config: object) -> None:
+    """A stage's result, in full precision, beside its checkpoints."""
+    if rank() == 0:
+        save_file({k: v.contiguous().clone() for k, v in network.state_dict().items()}, stage.folder / "network.safetensors")
+        stage.finish({"config": dataclasses.asdict(config)})
+
+
+def kept(folder: Path, kind: type, config: type) -> torch.nn.Module:
+    """The network that `keep` wrote; ValueError when the stage has not been finished."""
+    marker = folder / "done.json"
+    if not marker.is_file():
+        raise ValueError(f"stage {folder.name} is not finished in {folder.parent}; run it first, "
+                         "or leave --stages out to run all in order")
+    settings = checkpoint.settings_from(config, json.loads(marker.read_text())["config"], marker)
+    network = kind(settings)
+    network.load_state_dict(load_file(folder / "network.safetensors"))
+    return network.eval().requires_grad_(False)
+
+
+def reader(folder: Path) -> Reader:
+    from tokenizers import Tokenizer
+    return Reader(kept(folder / "text", TextEncoder, TextConfig), Tokenizer.from_file(str(folder / "text" / "tokenizer.json")))
+
+
+def scaled_vae(folder: Path) -> Vae:
+    """The autoencoder with the scale of its latents, which the latents stage has measured."""
+    vae = kept(folder / "vae", Vae, VaeConfig)
+    marker = folder / "latents" / "done.json"
+    config = checkpoint.settings_from(VaeConfig, json.loads(marker.read_text())["config"], marker)
+    scaled = Vae(config).eval().requires_grad_(False)
+    scaled.load_state_dict(vae.state_dict())
+    return scaled
+
+
+def support_with_styles(pixels: Pixels, encoded: Latents) -> list[list]:
+    """The support table of the training images, each row with how often each style cluster occurs in it."""
+    styles = {int(row): int(style) for row, style in zip(encoded.row[::-1], encoded.style[::-1], strict=True)}
+    table: dict[str, list] = {}
+    for i in pixels.of_split("train"):
+        (row,) = support_table([pixels.records[i]])
+        kept_row = table.setdefault(json.dumps(row), [*row[:7], 0, {}])
+        kept_row[7] += 1
+        kept_row[8][str(styles[int(i)])] = kept_row[8].get(str(styles[int(i)]), 0) + 1
+    return list(table.values())
+
+
+def export(recipe: "Recipe", folder: Path, pixels: Pixels, dit: Dit, out: Path) -> Path:
+    """Everything trained so far as a model folder."""
+    settings, log = recipe.model, folder / "dit" / "log.jsonl"
+    n_images = json.loads(log.read_text().splitlines()[-1])["n_images"] if log.is_file() else 0
+    card = checkpoint.Card(settings.name, recipe.image_size, settings.steps, settings.guidance, settings.sampler,
+                           settings.licence, n_images, settings.shift)
+    read = reader(folder)
+    checkpoint.save(out, card, scaled_vae(folder), dit, read.encoder, read.tokenizer,
+                    support_with_styles(pixels, latents.load(folder / "latents")))
+    write_json(out / "training_data.json", training_data([r for r in pixels.records if r.split == "train"]))
+    return out
+
+
+def training_data(known: Iterable[Record]) -> list[dict]:
+    """Sources of the training images: name, licence, images, image types."""
+    table: dict[str, dict] = {}
+    for record in known:
+        row = table.setdefault(record.source or "unnamed", {"source": record.source or "unnamed", "licences": set(),
+                                                            "image_types": set(), "n_images": 0})
+        row["licences"].add(record.licence or "not stated")
+        row["image_types"].add(record.image_type)
+        row["n_images"] += 1
+    return [{**row, "licences": sorted(row["licences"]), "image_types": sorted(row["image_types"])} for row in table.values()]
+
+
+def preview(recipe: "Recipe", folder: Path, pixels: Pixels, dit: Dit):
+    """Four images of each image type by the weights as they are: the run folder's sample grid."""
+    from medisyn import samplers, flow
+    from medisyn.data import prompts, sheets, images, vocabulary
+    vae, read, encoded = scaled_vae(folder), reader(folder), latents.load(folder / "latents")
+    first = {int(row): m for m, row in reversed(list(enumerate(encoded.row)))}
+    rows = []
+    chosen = autoencoder.spread(pixels, pixels.of_split("train"), 4)
+    by_type: dict[str, list[int]] = {}
+    for i in chosen:
+        by_type.setdefault(pixels.records[i].image_type, []).append(int(i))
+    for image_type, mine in by_type.items():
+        texts = [prompts.canonical(pixels.records[i]) for i in mine]
+        tokens, pooled = read(texts)
+        none_tokens, none_pooled = read([""] * len(mine))
+        style = torch.tensor([int(encoded.style[first[i]]) for i in mine])
+        none = torch.full_like(style, dit.config.n_styles)
+        with torch.no_grad():
+            velocity = samplers.guided(lambda x, t, a=tokens, b=pooled, s=style: dit(x, t, a, b, s),
+                                       lambda x, t, a=none_tokens, b=none_pooled, s=none: dit(x, t, a, b, s),
+                                       recipe.model.guidance)
+            shape = (dit.config.latent_channels, dit.config.latent_size, dit.config.latent_size)
+            latent = samplers.multistep(velocity, samplers.seeded_noise(list(range(len(mine))), shape),
+                                        flow.times(12, recipe.model.shift))
+            made = vae.decode(latent).clamp(-1, 1)
+        if vocabulary.IMAGE_TYPES[image_type].gray:
+            made = made.mean(1, keepdim=True)
+        rows.append((image_type, [images.to_picture(m.numpy()) for m in made]))
+    return sheets.sheet([(f"{a} | {b}", p + q) for (a, p), (b, q) in zip(rows[::2], [*rows[1::2], ("", [])], strict=False)])
+
+
+def best_ema(log: Path, names: list[str]) -> str:
+    """The moving average with the lowest held-out loss at the end; the first where none was measured."""
+    last = json.loads(log.read_text().splitlines()[-1])
+    return min(names, key=lambda name: last.get(f"held_out_{name}", np.inf))
