@@ -76,10 +76,16 @@ def ingest(source: Annotated[str, typer.Argument(help="A name from `medisyn sour
         raise typer.BadParameter(f"unknown source {source!r}" + (f"; did you mean {near[0]!r}?" if near else "")
                                  + " `medisyn sources` lists them", param_hint="SOURCE")
     summary = reading.ingest(source, folder, out, limit=limit, size=size, workers=workers, mapping=mapping, progress=ticker(source))
+    images = {image_type: {name: dict(sorted(counted.items())) for name, counted in row.items()}
+              for image_type, row in summary.counts.items()}
     if as_json:
-        return show(summary.as_dict())
-    for line in summary.lines():
-        print(line)
+        return show({"out": str(out), "source": source, "n_images": summary.written, "quarantined": summary.quarantined,
+                     "groups": summary.groups, "counts": images})
+    for image_type, row in images.items():
+        print(f"{image_type}: {', '.join(f'{split} {n:,}' for split, n in row['split'].items())}; present: "
+              + ", ".join(f"{name} {n:,}" for name, n in row["present"].items()))
+    if summary.quarantined:
+        print(f"{summary.quarantined} files were not taken in; {out}/quarantine.jsonl says why")
     tell(f"wrote {out}; next: medisyn train recipes/medisyn-xs.toml -o out/run --set 'data.collections=[\"{out}\"]'")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from medisyn.training.adversary import DecoderSettings
 from medisyn.training.autoencoder import VaeSettings
 from medisyn.training.diffusion import DitSettings
 from medisyn.training.latents import LatentSettings
@@ -48,6 +49,7 @@ class Recipe(BaseModel):
     text: TextSettings = TextSettings()
     vae: VaeSettings = VaeSettings()
     latents: LatentSettings = LatentSettings()
+    decoder: DecoderSettings = DecoderSettings()
     dit: DitSettings = DitSettings()
 
 

@@ -15,7 +15,8 @@ from medisyn.data.sources.source import READ, STATED, UNCONFIRMED
 COVID = "patientid,sex,age,finding,intubation_present,view,modality,filename,license,clinical_notes\n"
 PAD = "patient_id,diagnostic,region,age,gender,fitspatrick,itch,bleed,elevation,img_id\n"
 LAYOUTS = {  # files of each dataset as its download has them; None is a small image
-    "kermany_cxr": {"chest_xray/train/NORMAL/IM-0115-0001.jpeg": None, "chest_xray/test/NORMAL/NORMAL2-IM-0115-0001.jpeg": None,
+    "kermany_cxr": {"chest_xray/train/NORMAL/IM-0115-0001.jpeg": None,
+                    "chest_xray/test/NORMAL/NORMAL2-IM-0115-0001.jpeg": None,
                     "chest_xray/val/PNEUMONIA/person1946_bacteria_4874.jpeg": None,
                     "chest_xray/train/PNEUMONIA/person3_virus_15.jpeg": None,
                     "chest_xray/chest_xray/train/PNEUMONIA/person3_virus_15.jpeg": None,
@@ -31,9 +32,11 @@ LAYOUTS = {  # files of each dataset as its download has them; None is a small i
     "open_ms_mri": {"metadata.csv": "file,patient,sequence,skull_stripped,age,sex,ms_type\n"
                     "a_z051.png,C07,T1 post-contrast,True,53,F,RR\nb_z051.png,L01,FLAIR,False,20,M,\n",
                     "a_z051.png": None, "b_z051.webp": None},
-    "busi": {"Dataset_BUSI_with_GT/benign/benign (1).png": None, "Dataset_BUSI_with_GT/benign/benign (1)_mask.png": None,
+    "busi": {"Dataset_BUSI_with_GT/benign/benign (1).png": None,
+             "Dataset_BUSI_with_GT/benign/benign (1)_mask.png": None,
              "Dataset_BUSI_with_GT/benign/benign (1)_mask_1.png": None,
-             "Dataset_BUSI_with_GT/malignant/malignant (1).png": None, "Dataset_BUSI_with_GT/normal/normal (1).png": None},
+             "Dataset_BUSI_with_GT/malignant/malignant (1).png": None,
+             "Dataset_BUSI_with_GT/normal/normal (1).png": None},
     "mini_mias": {"Info.txt": "mdb001 G CIRC B 535 425 197\nmdb002 G CALC B 522 280 69\nmdb002 G SPIC M 500 200 10\n"
                   "mdb003 D NORM \nmdb059 F CIRC B\nmdb216 D CALC M *NOTE 3* \nmdb150 X ARCH B\n",
                   "all-mias/mdb001.pgm": None, "all-mias/mdb002.pgm": None, "all-mias/mdb003.pgm": None,
@@ -44,13 +47,15 @@ LAYOUTS = {  # files of each dataset as its download has them; None is a small i
                 "colon_n/colonn1.webp,colon_n_7\n", "lung_colon_image_set/colon_image_sets/colon_n/colonn1.jpeg": None,
                 "lung_colon_image_set/lung_image_sets/lung_scc/lungscc1.jpeg": None},
     "pbc_blood": {"PBC_dataset_normal_DIB/neutrophil/BNE_495078.jpg": None,
-                  "PBC_dataset_normal_DIB/neutrophil/NEUTROPHIL_1.jpg": None, "PBC_dataset_normal_DIB/ig/PMY_1.jpg": None,
+                  "PBC_dataset_normal_DIB/neutrophil/NEUTROPHIL_1.jpg": None,
+                  "PBC_dataset_normal_DIB/ig/PMY_1.jpg": None,
                   "PBC_dataset_normal_DIB/platelet/PLATELET_1.jpg": None},
     "bccd": {"BCCD/JPEGImages/BloodImage_00000.jpg": None, "BCCD/Annotations/BloodImage_00000.xml": "<annotation/>"},
     "isic2017": {"ISIC-2017_Training_Part3_GroundTruth.csv": "image_id,melanoma,seborrheic_keratosis\n"
                  "ISIC_0000000,0.0,0.0\nISIC_0000002,1.0,0.0\nISIC_0000003,0.0,1.0\n",
                  "ISIC-2017_Training_Data/ISIC-2017_Training_Data_metadata.csv": "image_id,age_approximate,sex\n"
-                 "ISIC_0000000,unknown,female\n", "ISIC-2017_Validation_Classes.csv": "image_id,melanoma\nISIC_0001769,0.0\n",
+                 "ISIC_0000000,unknown,female\n",
+                 "ISIC-2017_Validation_Classes.csv": "image_id,melanoma\nISIC_0001769,0.0\n",
                  "ISIC-2017_Training_Data/ISIC_0000000.jpg": None,
                  "ISIC-2017_Training_Data/ISIC_0000000_superpixels.png": None,
                  "ISIC-2017_Training_Data/ISIC_0000002.jpg": None, "ISIC-2017_Training_Data/ISIC_0000003.jpg": None,
@@ -67,8 +72,10 @@ LAYOUTS = {  # files of each dataset as its download has them; None is a small i
                     "images/00001-21711-frame-9.jpg": None, "images/00002-1-frame-9.jpg": None},
     "idrid": {"lesion_boxes.csv": "file,n_optic_disc,n_hard_exudate,n_haemorrhage_or_ma,visit\n0001.jpg,1,0,26,v1\n"
               "0002.jpg,1,0,0,v2\n", "images/0001.jpg": None, "images/0002.jpg": None, "images/0003.jpg": None},
-    "chasedb1": {"Image_01L.jpg": None, "Image_01L_1stHO.png": None, "Image_01L_2ndHO.png": None, "Image_01R.jpg": None},
-    "unam_fundus_oct": {"EYE FUNDUS.csv": "Name,DME,DR,Size,Format\n0736_OI_f_1,1,-,1000x1000,jpg\n0001_OD_f_1,0,NPDR,1,jpg\n",
+    "chasedb1": {"Image_01L.jpg": None, "Image_01R.jpg": None, "Image_01L_1stHO.png": None,
+                 "Image_01L_2ndHO.png": None},
+    "unam_fundus_oct": {"EYE FUNDUS.csv": "Name,DME,DR,Size,Format\n0736_OI_f_1,1,-,1000x1000,jpg\n"
+                        "0001_OD_f_1,0,NPDR,1000X1000,jpg\n",
                         "OCT.csv": "Name,DME,DR,Size,Format\n1222_OD_o_2,0,0,1408X573,jpg\n",
                         "EYE FUNDUS/EYE FUNDUS1/0736_OI_f_1.jpg": None, "EYE FUNDUS/EYE FUNDUS1/0001_od_f_1.jpg": None,
                         "OCT/OCT1/1222_OD_O_2.jpg": None},
@@ -147,7 +154,7 @@ def test_pneumonia_is_bacterial_or_viral_by_the_name(found):
     assert present(bacterial) == {"pneumonia", "bacterial_pneumonia"}
     assert absent(bacterial) == {"normal", "viral_pneumonia"}
     assert records["IM-0115-0001"].findings == {"normal": True, "pneumonia": False}
-    assert records["IM-0115-0001"].patient != records["NORMAL2-IM-0115-0001"].patient  # train and test number separately
+    assert records["IM-0115-0001"].patient != records["NORMAL2-IM-0115-0001"].patient  # train and test
     assert bacterial.age_years is None
 
 
@@ -224,7 +231,7 @@ def test_a_naevus_is_what_both_tables_deny(found):
     assert present(records["ISIC_0000000"]) == {"naevus"} and records["ISIC_0000000"].age_years is None
     assert present(records["ISIC_0000002"]) == {"melanoma"}
     assert present(records["ISIC_0000003"]) == {"seborrhoeic_keratosis"}
-    assert records["ISIC_0001769"].findings == {"melanoma": False}  # naevus or keratosis, the validation table does not say
+    assert records["ISIC_0001769"].findings == {"melanoma": False}  # naevus or keratosis: the table does not say
     assert records["ISIC_0012086"].findings == {}
 
 
@@ -232,7 +239,8 @@ def test_what_a_patient_could_not_tell_is_unknown(found):
     records = found("pad_ufes_20")
     first, second, third = (records[f"PAT_{n}_{n}_{n}"] for n in (1, 2, 3))
     assert "bleeding_lesion" not in first.findings and first.findings["itching_lesion"] is True
-    assert present(first) == {"basal_cell_carcinoma", "fitzpatrick_3", "itching_lesion"} and first.anatomy == "chest_skin"
+    assert present(first) == {"basal_cell_carcinoma", "fitzpatrick_3", "itching_lesion"}
+    assert first.anatomy == "chest_skin"
     assert second.sex is None and not any(name.startswith("fitzpatrick") for name in second.findings)
     assert third.findings == {} and third.patient == "PAT_3" and third.anatomy == "skin"
 
@@ -324,7 +332,8 @@ def test_a_table_of_ones_own_is_read_by_a_mapping(own):
     assert source.name == "st_mary_s_chest"
     one, two, gone, outside = source.read(own)
     assert one.findings == {"pneumonia": True, "pleural_effusion": True, "cardiomegaly": False, "normal": False}
-    assert (one.view, one.laterality, one.sex, one.age_years, one.patient) == ("posteroanterior", "left", "female", 54, "17")
+    assert (one.view, one.laterality, one.sex) == ("posteroanterior", "left", "female")
+    assert (one.age_years, one.patient) == (54, "17")
     assert two.findings == {"normal": True}  # an empty column is unknown
     assert (two.view, two.sex, two.age_years) == (None, None, None)
     assert isinstance(gone, Unfit) and isinstance(outside, Unfit)

@@ -51,7 +51,7 @@ def digest(data: bytes) -> str:
 def pairs(hashes: list[int], thumbnails: np.ndarray, limits: Limits = LIKELY) -> list[tuple[int, int]]:
     """Index pairs (i < j) of near-duplicates; thumbnails: uint8 (N, 16, 16) or (N, 256)."""
     codes = np.array(hashes, np.uint64)
-    flat = np.asarray(thumbnails, np.float32).reshape(len(codes), -1)
+    flat = np.asarray(thumbnails, np.float32).reshape(len(codes), THUMBNAIL**2)
     flat = flat - flat.mean(axis=1, keepdims=True)
     length = np.linalg.norm(flat, axis=1)
     flat /= np.maximum(length, 1e-6)[:, None]

@@ -122,7 +122,7 @@ def _slip(word: str, rng: np.random.Generator) -> str:
     """One slip of the fingers behind a word's first letter: keys swapped, missed, doubled or beside the right one."""
     at = int(rng.integers(1, len(word) - 1))
     before, here, after = word[:at], word[at], word[at + 1:]
-    if not here.isalpha():
+    if not (here + after[0]).isalpha():
         return word
     beside = NEIGHBOURS.get(here.lower(), here)
     return pick(rng, (before + after[0] + here + after[1:], before + after, before + here + here + after,

@@ -5,7 +5,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 from medisyn.data.vocabulary import TERMS, fold, wordings
 
@@ -42,18 +42,19 @@ NO_TYPOS = """
 breath bright cannot center centre contact contract doing going normalised normalized renal steel store stores
 """
 UPPER_ONLY = frozenset(("us", "he", "or", "it", "as", "ex", "my", "no", "bet", "bus", "ma"))  # words unless in capitals
+WEIGHTY = ("without", "negative", "absent", "absence", "evidence", "excluded", "lacking", "present", "showing", "image",
+           "patient", "findings", "examination", "technique", "projection")  # ordinary, yet read through typos
 STOPS = frozenset((
     "but", "with", "show", "showing", "however", "although", "though", "present", "positive", "has", "reveal",
-    "revealing",
-    "demonstrate", "demonstrating", "consistent", "yes", "from", ".", ";", ":", "|"))
+    "revealing", "demonstrate", "demonstrating", "consistent", "yes", "from", ".", ";", ":", "|"))
 PRE_NO = frozenset((
     "no", "without", "not", "non", "nor", "neither", "never", "lacking", "lack", "denies", "excluding", "exclude",
-    "absence", "minus",
-    "negative for", "neg for", "free of", "free from", "rule out", "ruled out", "devoid of", "clear of", "instead of"))
+    "absence", "minus", "negative for", "neg for", "free of", "free from", "rule out", "ruled out", "devoid of",
+    "clear of", "instead of"))
 POST_NO = tuple(tuple(words.split()) for words in (
-    "absent", "excluded", "negative", "no", "ruled out", "not seen", "not present", "not visible", "not detected",
-    "not shown", "not found",
-    "not identified", "not evident", "not there", "not noted", "not observed", "not demonstrated", "not included"))
+    "absent", "excluded", "negative", "no", "free", "ruled out", "not seen", "not see", "not present", "not visible",
+    "not detected", "not shown", "not found", "not identified", "not evident", "not there", "not noted",
+    "not observed", "not demonstrated", "not included"))
 COPULAS = frozenset(("is", "are", "was", "were", "has", "have", "been", ":", "be", "can", "could"))
 LINKS = frozenset((",", "and", "or", "nor"))
 SMALL = {word: n for n, word in enumerate((
@@ -61,8 +62,8 @@ SMALL = {word: n for n, word in enumerate((
     "seventeen eighteen nineteen").split())}
 TENS = {word: 10 * n for n, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)}
 AGES = (  # pattern, its unit in years; one group is the number, a lone letter the sex
-    (r"\b(\d{1,3}(?:\.\d+)?)\s*-?\s*(?:years?|yrs?|yo|y)\b(?:\s*-?\s*(?:olds?|of age|o)\b)?(?:\s*[-,]?\s*([fm])\b)?",
-     1.0),
+    (r"\b(\d{1,3}(?:\.\d+)?)\s*-?\s*(?:y[ea]{1,3}rs?|yrs?|yo|y)\b(?:\s*-?\s*(?:old|of age|o)\b)?"
+     r"(?:\s*[-,]?\s*([fm])\b)?", 1.0),
     (r"\b(\d{1,3}(?:\.\d+)?)\s*-?\s*(?:months?|mo)\b(?:\s*-?\s*old)?(?:\s*,?\s*([fm])\b)?", 1 / 12),
     (r"\b(\d{1,3})\s*-?\s*(?:weeks?|wks?)\b(?:\s*-?\s*old)?(?:\s*,?\s*([fm])\b)?", 1 / 52.18),
     (r"\b(\d{1,3})\s*-?\s*days?\s*-?\s*old(?:\s*,?\s*([fm])\b)?", 1 / 365.25),
@@ -119,25 +120,39 @@ def prepared(prompt: str) -> str:
 
 def tokens_of(text: str) -> list[Token]:
     """Words, and the points that end a list; a hyphen or a slash only separates."""
-    found = re.finditer(r"[A-Za-z0-9]+(?:[&+][A-Za-z]+)?\+?|[.,;:|](?=\s|$|[A-Za-z])|\n", text)
+    found = list(re.finditer(r"[A-Za-z0-9]+(?:[&+][A-Za-z]+)?\+?|[.,;:|](?=\s|$|[A-Za-z])|\n", text))
     return [Token(fold("." if match[0] == "\n" else match[0]), match[0]) for match in found]
 
 
+def meant(tokens: Sequence[Token]) -> list[Token]:
+    """The tokens with misspelt words replaced by the known ones they stand for."""
+    return [Token(_meant(token.text) or token.text, token.typed) for token in tokens]
+
+
 def spans_of(tokens: Sequence[Token]) -> list[Span]:
-    """The wordings of a prompt, longest first, from left to right; a misspelt word counts as the one it stands for."""
+    """The wordings of a prompt, longest first, from left to right."""
     phrases, longest, _ = _phrases()
-    words = [_meant(token.text) or token.text for token in tokens]
-    spans, at = [], 0
+    words = [token.text for token in tokens]
+    loud = all(token.typed.upper() == token.typed for token in tokens)
+    spans: list[Span] = []
+    at = 0
     while at < len(tokens):
         for length in range(min(longest, len(tokens) - at), 0, -1):
             readings = phrases.get(tuple(words[at:at + length]))
-            if readings and not (length == 1 and words[at] in UPPER_ONLY and not tokens[at].typed.isupper()):
+            if readings and (length > 1 or words[at] not in UPPER_ONLY or _stands_out(tokens[at], spans, at, loud)):
                 spans.append(Span(at, at + length, readings))
                 at += length
                 break
         else:
             at += 1
     return spans
+
+
+def _stands_out(token: Token, spans: Sequence[Span], at: int, loud: bool) -> bool:
+    """Whether "US" is an ultrasound and not a pronoun: in capitals among small letters, or right behind an anatomy."""
+    if token.text == "us" and spans and spans[-1].end == at and "anatomy" in spans[-1].kinds():
+        return True
+    return token.typed.isupper() and (not loud or token.text == "us")
 
 
 def negated(tokens: Sequence[Token], spans: Sequence[Span]) -> set[int]:
@@ -188,7 +203,7 @@ def _denied(words: Sequence[str], at: int, inside: dict[int, Span]) -> bool:
         if tuple(words[at:at + len(no)]) == no and at not in inside:
             if no == ("no",) and after not in ".,;|":
                 return False
-            return not (no == ("negative",) and after == "for")
+            return not (no == ("negative",) and after == "for" or no == ("free",) and after in ("of", "from"))
     return False
 
 
@@ -252,19 +267,25 @@ def _phrases() -> tuple[dict[tuple[str, ...], tuple[Reading, ...]], int, frozens
 
 
 @cache
+def _weighty() -> frozenset[str]:
+    return frozenset(map(fold, WEIGHTY))
+
+
+@cache
 def _strangers() -> frozenset[str]:
     return frozenset(map(fold, NO_TYPOS.split()))
 
 
-@cache
+@lru_cache(maxsize=4096)
 def _meant(word: str) -> str | None:
     """The known word that a misspelt one stands for; None where it is known, ordinary, short or like nothing."""
     known = _phrases()[2]
     if len(word) < 5 or word in known or not word.isalpha() or ordinary(word) or word in _strangers():
         return None
-    for other in difflib.get_close_matches(word, known, 3, cutoff=0.75):
-        near = difflib.SequenceMatcher(None, word, other).ratio() >= 0.85 or _one_slip(word, other)
-        if near and (word[0] == other[0] or sorted(word) == sorted(other)):
+    alike = [other for other in known | _weighty() if abs(len(word) - len(other)) < 3
+             and (word[0] == other[0] or sorted(word) == sorted(other))]  # people seldom miss the first letter
+    for other in difflib.get_close_matches(word, alike, 3, cutoff=0.75):
+        if difflib.SequenceMatcher(None, word, other).ratio() >= 0.85 or _one_slip(word, other):
             return other
     return None
 

@@ -9,6 +9,8 @@ from medisyn.data.records import Record
 from medisyn.data.vocabulary import IMAGE_TYPES, TERMS, closed, label, nearest
 
 SLOTS = ("image_type", "anatomy", "view", "technique", "laterality")  # the first columns of a support table
+SUGGESTED = 12  # of the words not understood, for how many the nearest known ones are looked up
+LOOSE = 0.05    # how much a word that has its sense only in some image types ("lesion") speaks for them
 HANDICAP = {"oct": 0.01}  # of two types that fit equally, people name this one: a "retina" alone is a photograph
 
 
@@ -33,7 +35,7 @@ class Understanding:
 def understand(prompt: str, support: Sequence[Sequence] | None = None) -> Understanding:
     """Read a prompt; with a support table (`support_table`) count the training images as well."""
     age, sex, rest = reading.age_of(reading.prepared(prompt))
-    tokens = reading.tokens_of(rest)
+    tokens = reading.meant(reading.tokens_of(rest))
     spans = reading.spans_of(tokens)
     possible = _image_types(spans)
     image_type = possible[0] if len(possible) == 1 else None
@@ -47,7 +49,7 @@ def understand(prompt: str, support: Sequence[Sequence] | None = None) -> Unders
             findings.setdefault(follows, True)
     strange = _not_understood(tokens, used)
     understood = Understanding(image_type=image_type, findings=findings, age_years=age, not_understood=strange,
-                               nearest={words: tuple(nearest(words)) for words in strange}, **facts)
+                               nearest={words: tuple(nearest(words)) for words in strange[:SUGGESTED]}, **facts)
     return understood if support is None else replace(understood, support=count_support(understood, support))
 
 
@@ -137,16 +139,15 @@ def _image_types(spans: Sequence[Span]) -> list[str]:
         kinds = {sense.term for sense in span.readings if sense.term in IMAGE_TYPES}
         for name in kinds:
             named[name] = named.get(name, 0) + 1 / len(kinds)
-        allowed = {name for sense in span.readings for name in sense.where
-                   if TERMS[sense.term].kind not in ("specialty", "sex", "laterality")}
-        for name in allowed:
-            votes[name] += 1 / len(allowed)
+        senses = [sense for sense in span.readings if TERMS[sense.term].kind not in ("specialty", "sex", "laterality")]
+        for name in (allowed := {name for sense in senses for name in sense.where}):
+            votes[name] += (LOOSE if all(sense.local for sense in senses if name in sense.where) else 1) / len(allowed)
         specialties = {sense.term for sense in span.readings if TERMS[sense.term].kind == "specialty"}
         for name, kind in IMAGE_TYPES.items():
             votes[name] += 0.3 * (kind.specialty in specialties)
     scores = {name: 10 * named.get(name, 0) + votes[name] for name in (named or IMAGE_TYPES)}
     best = max(scores.values())
-    return [name for name, score in scores.items() if score > best - 1e-6] if best > 0.05 else list(IMAGE_TYPES)
+    return [name for name, score in scores.items() if score > best - 1e-6] if best > LOOSE else list(IMAGE_TYPES)
 
 
 def _facts(tokens: Sequence[Token], spans: Sequence[Span], possible: Sequence[str]) -> tuple[dict, dict, set[int]]:
@@ -165,6 +166,8 @@ def _facts(tokens: Sequence[Token], spans: Sequence[Span], possible: Sequence[st
         if kind == "finding":
             present = sense.present != (span.start in denied)
             findings[sense.term] = present or (findings.get(sense.term, False) and sense.term != "normal")
+        elif kind == "anatomy" and default in TERMS[sense.term].shows and not TERMS[sense.term].applies_to(possible[0]):
+            continue  # the heart on a chest X-ray
         elif kind not in ("image_type", "specialty") and facts.get(kind, default) == default:
             facts[kind] = sense.term  # the first word holds, but a region says more than the whole organ
     return facts, findings, used

@@ -6,6 +6,7 @@ left and right with it, a chest X-ray is never mirrored. Crop and gamma are told
 """
 
 import dataclasses
+import json
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -93,7 +94,7 @@ def encode(vae: Vae, pixels: Pixels, folder: Path, image_size: int, seed: int, s
             for k in range(variants_of(per_type[r.image_type], settings) if r.split == "train" else 1)]
     cells = image_size // 8
     shape = (len(plan), vae.config.latent_channels, cells, cells)
-    raw = np.lib.format.open_memmap(folder / "latents.npy", "w+", np.float16, shape)
+    raw, done = opened(folder, shape)
     mirrored, geometry = np.zeros(len(plan), bool), np.zeros((len(plan), 4), np.float32)
     for start in range(0, len(plan), 32):
         squares = []
@@ -106,22 +107,38 @@ def encode(vae: Vae, pixels: Pixels, folder: Path, image_size: int, seed: int, s
             symmetry = vocabulary.IMAGE_TYPES[pixels.records[row].image_type].symmetry
             small, mirrored[m], geometry[m] = vary(square, symmetry, batches.generator(seed, "variants", m), image_size)
             squares.append(small)
-        raw[start:start + len(squares)] = vae.moments(to_tensor(np.stack(squares)))[0].numpy().astype(np.float16)
+        if start >= done:
+            raw[start:start + len(squares)] = vae.moments(to_tensor(np.stack(squares)))[0].numpy().astype(np.float16)
+            if start % 4096 == 0:
+                raw.flush()
+                write_json(folder / "progress.json", {"shape": shape, "done": start})
         progress(start + len(squares), len(plan))
     rows = np.array([row for row, _ in plan], np.int64)
     train = np.array([pixels.records[row].split == "train" for row in rows])
     sample = raw[np.flatnonzero(train)[::max(1, train.sum() // 4000)]].astype(np.float32)
     mean, std = sample.mean((0, 2, 3)), sample.std((0, 2, 3))
+    latent = np.lib.format.open_memmap(folder / "latents.npy", "w+", np.float16, shape)
     for start in range(0, len(plan), 1024):
         block = raw[start:start + 1024].astype(np.float32)
-        raw[start:start + 1024] = ((block - mean[:, None, None]) / std[:, None, None]).astype(np.float16)
-    raw.flush()
+        latent[start:start + 1024] = ((block - mean[:, None, None]) / std[:, None, None]).astype(np.float16)
+    latent.flush()
     types = np.array([pixels.records[row].image_type for row in rows])
-    style, n_styles = cluster(raw, types, train, seed, settings)
+    style, n_styles = cluster(latent, types, train, seed, settings)
     np.savez(folder / "index.npz", row=rows, mirrored=mirrored, geometry=geometry, style=style, n_styles=n_styles)
     config = dataclasses.replace(vae.config, latent_mean=tuple(map(float, mean)), latent_std=tuple(map(float, std)))
-    write_json(folder / "done.json", {"vae": dataclasses.asdict(config)})
+    for name in ("raw.npy", "progress.json"):
+        (folder / name).unlink(missing_ok=True)
     return load(folder), config
+
+
+def opened(folder: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, int]:
+    """The array to encode into, and how many of its rows an interrupted start has left there."""
+    marker, path = folder / "progress.json", folder / "raw.npy"
+    if marker.is_file() and path.is_file():
+        left = json.loads(marker.read_text())
+        if left["shape"] == list(shape):
+            return np.load(path, mmap_mode="r+"), left["done"]
+    return np.lib.format.open_memmap(path, "w+", np.float16, shape), 0
 
 
 def load(folder: Path) -> Latents:

@@ -42,7 +42,7 @@ class Plan:
     batch: int                           # images a step, over all ranks
     seed: int = 0
     log_images: int = 20_000             # an interval: images between two log lines
-    save_seconds: float = 120.0          # at least so long between two checkpoints
+    save_seconds: float = 120.0          # a checkpoint at least so often, and at every interval
 
     @property
     def steps(self) -> int:
@@ -78,6 +78,19 @@ class Stage:
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as out:
             out.write(json.dumps(row) + "\n")
 
+    def clear(self) -> None:
+        """Forget an earlier try: its checkpoints and its log."""
+        for path in (*self.checkpoints(), self.folder / "log.jsonl", self.folder / "done.json"):
+            path.unlink(missing_ok=True)
+
+    def forget(self, n_images: int) -> None:
+        """Drop log lines beyond a checkpoint: what they tell of will be done again."""
+        path = self.folder / "log.jsonl"
+        if rank() == 0 and path.is_file():
+            lines = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True)
+                     if line.endswith("\n") and json.loads(line)["n_images"] <= n_images]
+            path.write_text("".join(lines), encoding="utf-8")
+
     def save(self, trainee: Trainee, plan: Plan) -> Path:
         """Everything a later start needs, in one file that appears whole or not at all."""
         tensors = {f"module.{name}.{key}": value.detach().contiguous()
@@ -111,6 +124,7 @@ class Stage:
                                  f"{plan.batch} and {plan.seed}; use --resume never, or another run folder")
             load_tensors(trainee, tensors)
             trainee.done_steps = int(notes["done_steps"])
+            self.forget(trainee.done_steps * plan.batch)
             self.message(f"{self.name}: resumed at {trainee.done_steps * plan.batch:,} images")
             return True
         return False
@@ -120,12 +134,15 @@ def train(stage: Stage, plan: Plan, trainee: Trainee, resume: bool = True) -> bo
     """Run a stage to its end; False when a signal stopped it earlier (all is saved)."""
     if resume:
         stage.restore(trainee, plan)
+    elif rank() == 0:
+        stage.clear()
+    wait()
     stop = Stop()
     started = saved_at = logged_at = time.monotonic()
     sums: dict[str, float] = {}
     counted = 0
     interval = max(1, plan.log_images // plan.batch)
-    while trainee.done_steps < plan.steps and not stop.asked:
+    while trainee.done_steps < plan.steps and not stop.agreed():
         losses = trainee.step(trainee.done_steps)
         trainee.done_steps += 1
         for name, value in losses.items():
@@ -144,15 +161,16 @@ def train(stage: Stage, plan: Plan, trainee: Trainee, resume: bool = True) -> bo
             stage.message(progress_line(stage.name, row, plan, now - started))
             draw_progress(stage, trainee)
             sums, counted, logged_at = {}, 0, time.monotonic()
+            saved_at = 0.0
         if rank() == 0 and time.monotonic() - saved_at > plan.save_seconds:
             stage.save(trainee, plan)
             saved_at = time.monotonic()
     if rank() == 0:
         stage.save(trainee, plan)
-    if stop.asked:
+    if trainee.done_steps < plan.steps:
         stage.message(f"{stage.name}: stopped at {trainee.done_steps * plan.batch:,} images, saved; "
                       "the same command goes on from here")
-    return not stop.asked
+    return trainee.done_steps == plan.steps
 
 
 def progress_line(name: str, row: dict, plan: Plan, seconds: float) -> str:
@@ -198,6 +216,14 @@ class Stop:
 
     def ask(self, number: int, frame: object) -> None:
         self.asked = True
+
+    def agreed(self) -> bool:
+        """Whether any rank was asked: all stop after the same step."""
+        if world() == 1:
+            return self.asked
+        asked = torch.tensor([float(self.asked)])
+        torch.distributed.all_reduce(asked)
+        return bool(asked > 0)
 
 
 def unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -250,6 +276,12 @@ def join_ranks() -> None:
         torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
 
 
+def wait() -> None:
+    """Until every rank has come this far."""
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+
+
 def my_share(batch: int) -> slice:
     """The positions of the global batch that this rank trains on; the order is one for any number of ranks."""
     if batch % world():
@@ -262,6 +294,7 @@ def average_gradients(parameters: list[Tensor]) -> None:
     """The mean gradient over all ranks, in one message."""
     if world() == 1:
         return
+    parameters = [p for p in parameters if p.grad is not None]  # the same ones on every rank
     flat = torch.cat([p.grad.reshape(-1) for p in parameters])
     torch.distributed.all_reduce(flat)
     flat /= world()

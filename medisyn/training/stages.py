@@ -2,7 +2,10 @@
 
     pixels    the collections as squares           text     captions -> text encoder
     vae       squares -> autoencoder               latents  squares -> latents, style clusters
-    dit       latents + captions -> denoiser       model    all of it as a model folder
+    decoder   latents -> sharper squares           dit      latents + captions -> denoiser
+    model     all of it as a model folder
+
+The decoder and the denoiser need only the latents, not each other: two processes may train them at once.
 """
 
 import dataclasses
@@ -23,16 +26,17 @@ from medisyn.models import checkpoint
 from medisyn.models.dit import Dit, DitConfig
 from medisyn.models.text import TextConfig, TextEncoder
 from medisyn.models.vae import Vae, VaeConfig
-from medisyn.training import autoencoder, batches, diffusion, latents, text
+from medisyn.release import card as card_of_model
+from medisyn.training import adversary, autoencoder, batches, diffusion, latents, text
 from medisyn.training.batches import Pixels
 from medisyn.training.diffusion import Reader
 from medisyn.training.latents import Latents
-from medisyn.training.run import Stage, join_ranks, rank, say, write_json
+from medisyn.training.run import Stage, join_ranks, rank, say, wait, write_json
 
 if TYPE_CHECKING:
     from medisyn.recipe import Recipe  # read, never built, here
 
-STAGES = ("text", "vae", "latents", "dit", "model")
+STAGES = ("text", "vae", "latents", "decoder", "dit", "model")
 
 
 def run(recipe: "Recipe", folder: Path, stages: Sequence[str] = STAGES, resume: bool = True) -> Path | None:
@@ -100,11 +104,6 @@ def adopt(old: Path, new: Path) -> None:
     shutil.copytree(old, new, dirs_exist_ok=True)
 
 
-def wait() -> None:
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()
-
-
 def packed(recipe: "Recipe", folder: Path) -> Pixels:
     collections = [Path(c).expanduser().absolute() for c in recipe.data.collections]
     return batches.pack(collections, folder / "pixels", recipe.data.packed_side, progress=counter("pixels"))
@@ -143,6 +142,15 @@ def do_latents(recipe: "Recipe", folder: Path, stage: Stage, pixels: Pixels, res
     return True
 
 
+def do_decoder(recipe: "Recipe", folder: Path, stage: Stage, pixels: Pixels, resume: bool) -> bool:
+    if recipe.decoder.n_images:
+        vae = adversary.fit(stage, scaled_vae(folder, sharpened=False), pixels, recipe.image_size, recipe.seed, recipe.decoder, resume)
+        if vae is None:
+            return False
+        keep(stage, vae, vae.config)
+    return True
+
+
 def do_dit(recipe: "Recipe", folder: Path, stage: Stage, pixels: Pixels, resume: bool) -> bool:
     read = reader(folder)
     fitted = diffusion.fit(stage, latents.load(folder / "latents"), pixels.records, read, recipe.seed, recipe.dit,
@@ -160,7 +168,7 @@ def do_model(recipe: "Recipe", folder: Path, stage: Stage, pixels: Pixels, resum
     return True
 
 
-DO = {"text": do_text, "vae": do_vae, "latents": do_latents, "dit": do_dit, "model": do_model}
+DO = {"text": do_text, "vae": do_vae, "latents": do_latents, "decoder": do_decoder, "dit": do_dit, "model": do_model}
 
 
 def keep(stage: Stage, network: torch.nn.Module, config: object) -> None:
@@ -187,13 +195,14 @@ def reader(folder: Path) -> Reader:
     return Reader(kept(folder / "text", TextEncoder, TextConfig), Tokenizer.from_file(str(folder / "text" / "tokenizer.json")))
 
 
-def scaled_vae(folder: Path) -> Vae:
-    """The autoencoder with the scale of its latents, which the latents stage has measured."""
-    vae = kept(folder / "vae", Vae, VaeConfig)
+def scaled_vae(folder: Path, sharpened: bool = True) -> Vae:
+    """The autoencoder with the scale of its latents, and with the sharpened decoder where there is one."""
+    if sharpened and (folder / "decoder" / "done.json").is_file():
+        return kept(folder / "decoder", Vae, VaeConfig)
     marker = folder / "latents" / "done.json"
     config = checkpoint.settings_from(VaeConfig, json.loads(marker.read_text())["config"], marker)
     scaled = Vae(config).eval().requires_grad_(False)
-    scaled.load_state_dict(vae.state_dict())
+    scaled.load_state_dict(kept(folder / "vae", Vae, VaeConfig).state_dict())
     return scaled
 
 
@@ -219,6 +228,7 @@ def export(recipe: "Recipe", folder: Path, pixels: Pixels, dit: Dit, out: Path) 
     checkpoint.save(out, card, scaled_vae(folder), dit, read.encoder, read.tokenizer,
                     support_with_styles(pixels, latents.load(folder / "latents")))
     write_json(out / "training_data.json", training_data([r for r in pixels.records if r.split == "train"]))
+    card_of_model.write(out)
     return out
 
 

@@ -19,7 +19,7 @@ from medisyn.data import facts, prompts
 from medisyn.data.records import Record
 from medisyn.models.text import STATES, TextConfig, TextEncoder, to_pieces, train_tokenizer
 from medisyn.training import batches
-from medisyn.training.run import Plan, Stage, Trainee, average_gradients, learning_rate, my_share, train, write_json
+from medisyn.training.run import Plan, Stage, Trainee, average_gradients, learning_rate, my_share, rank, train, wait, write_json
 
 
 class TextSettings(BaseModel):
@@ -45,8 +45,9 @@ class TextSettings(BaseModel):
 def known_facts(stage: Stage) -> tuple[str, ...]:
     """The facts of this run: fixed when it starts, so that a larger vocabulary does not break a resumed one."""
     path = stage.folder / "facts.json"
-    if not path.is_file():
+    if rank() == 0 and not path.is_file():
         write_json(path, facts.names())
+    wait()
     return tuple(json.loads(path.read_text(encoding="utf-8")))
 
 
@@ -82,11 +83,12 @@ def fit(stage: Stage, real: list[Record], seed: int, settings: TextSettings,
     names = known_facts(stage)
     p = batches.weights(real)
     pieces_file = stage.folder / "tokenizer.json"
-    if not pieces_file.is_file():
+    if rank() == 0 and not pieces_file.is_file():
         stage.message(f"text: learning word pieces from {settings.corpus:,} captions")
         rng = batches.generator(seed, "corpus", 0)
         texts, others, _ = draw_captions(real, p, settings.corpus // 2, rng, settings.noise, names)
         train_tokenizer(texts + others, settings.vocabulary_size).save(str(pieces_file))
+    wait()
     tokenizer = Tokenizer.from_file(str(pieces_file))
     torch.manual_seed(seed)
     config = TextConfig(tokenizer.get_vocab_size(), 64, settings.width, settings.heads, settings.layers,

@@ -25,6 +25,7 @@ TERMS: dict[str, Term] = {term.name: term for term in (
 FIELDS = ("specialty", "anatomy", "view", "technique", "laterality", "sex")  # of a record, each a kind of term
 PARENTS = {term.name: term.implies for term in FINDINGS if term.implies}
 CHILDREN = {name: tuple(child for child, parents in PARENTS.items() if name in parents) for name in TERMS}
+CELL_GROUPS = ("cell", "neutrophil", "granulocyte")  # these exclude each other in a picture of one cell only
 GROUPS: dict[str, tuple[str, ...]] = {}
 for _term in FINDINGS:
     if _term.group:
@@ -88,13 +89,11 @@ def closed(findings: Mapping[str, bool], image_type: str | None = None, view: st
         if present and term.abnormal:
             follows["normal"] = False
         if present and name == "normal" and image_type:
-            follows.update((other.name,
-                            False) for other in FINDINGS if other.abnormal and image_type in other.image_types)
-        if present and term.group and (term.group not in ("cell", "neutrophil",
-                                                          "granulocyte") or view == "single_cell"):
-            follows.update((other, False) for other in GROUPS[term.group] if other != name)
+            follows |= {other.name: False for other in FINDINGS if other.abnormal and image_type in other.image_types}
+        if present and term.group and (term.group not in CELL_GROUPS or view == "single_cell"):
+            follows |= {other: False for other in GROUPS[term.group] if other != name}
         for other, value in follows.items():
-            if other not in known:
+            if other not in known and TERMS[other].applies_to(image_type):
                 known[other] = value
                 waiting.append(other)
     return known
@@ -106,7 +105,7 @@ def check(record: Record) -> list[str]:
     if record.image_type not in IMAGE_TYPES:
         problems.append(_unknown("image type", record.image_type, IMAGE_TYPES))
     elif record.specialty not in (None, IMAGE_TYPES[record.image_type].specialty):
-        problems.append(f"{record.id}: {record.image_type} belongs to {IMAGE_TYPES[record.image_type].specialty}, "
+        problems.append(f"{record.image_type} belongs to {IMAGE_TYPES[record.image_type].specialty}, "
                         f"found specialty {record.specialty!r}")
     for kind in FIELDS:
         word = getattr(record, kind)
@@ -116,7 +115,7 @@ def check(record: Record) -> list[str]:
         problems += _misfit(record, "finding", word)
     if record.age_years is not None and not 0 <= record.age_years <= 120:
         problems.append(f"age_years {record.age_years} should lie in 0..120")
-    return [problem if problem.startswith(record.id) else f"{record.id}: {problem}" for problem in problems]
+    return [f"{record.id}: {problem}" for problem in problems]
 
 
 def _misfit(record: Record, kind: str, word: str) -> list[str]:

@@ -1,0 +1,62 @@
+"""The model card: what a model knows, from which images, how well, and what it must not be used for.
+
+Every figure in it is read from a file that a command wrote; nothing is typed in by hand.
+"""
+
+import json
+from pathlib import Path
+
+from medisyn.data import vocabulary
+
+LICENCES = {"CC-BY-4.0": ("Creative Commons Attribution 4.0 International", "https://creativecommons.org/licenses/by/4.0/legalcode")}
+
+
+def write(folder: Path, figures: Path | None = None) -> Path:
+    """Write README.md and LICENSE of a model folder; `figures`: a folder of *.md tables to include, by name."""
+    folder = Path(folder)
+    card = json.loads((folder / "medisyn.json").read_text(encoding="utf-8"))
+    data = json.loads((folder / "training_data.json").read_text(encoding="utf-8"))
+    title, address = LICENCES.get(card["licence"], (card["licence"], ""))
+    (folder / "LICENSE").write_text(f"The weights in this folder are licensed under {title} ({card['licence']}).\n{address}\n"
+                                    "The images that trained them keep their own licences: see README.md.\n", encoding="utf-8")
+    path = folder / "README.md"
+    path.write_text("\n".join([*head(card, data), *limits(), *sources(data), *tables(figures)]), encoding="utf-8")
+    return path
+
+
+def head(card: dict, data: list[dict]) -> list[str]:
+    types = sorted({t for row in data for t in row["image_types"]}, key=list(vocabulary.IMAGE_TYPES).index)
+    specialties = sorted({vocabulary.IMAGE_TYPES[t].specialty for t in types})
+    return ["---", f"license: {card['licence'].lower()}", "library_name: medisyn", "pipeline_tag: text-to-image", "tags: [medical]",
+            "---", "", f"# {card['name']}", "",
+            f"Text to medical image at {card['image_size']} x {card['image_size']} pixels: {len(types)} image types of "
+            f"{len(specialties)} specialties, one model.", "",
+            "Image types: " + ", ".join(vocabulary.IMAGE_TYPES[t].label for t in types) + ".", "",
+            f"Trained from scratch on {sum(row['n_images'] for row in data):,} images (denoiser: {card['n_images']:,} drawn, repeats "
+            f"counted). Sampled by default with {card['sampler']}, {card['steps']} steps, guidance {card['guidance']:g}.", "",
+            "```", "medisyn generate \"chest X-ray with bacterial pneumonia\" -n 4 --seed 0 -o out/first", "```", ""]
+
+
+def limits() -> list[str]:
+    return ["## What it is not for", "",
+            "Not for diagnosis, not as evidence about any patient, not as a stand-in for real images in a clinical evaluation. "
+            "Each image carries its provenance; keep it. The model repeats the populations and devices of its sources (most "
+            "chest X-rays show children of one hospital) and has seen two patients only for laryngoscopy and a dozen operations "
+            "for laparoscopy: expect images close to theirs.", ""]
+
+
+def sources(data: list[dict]) -> list[str]:
+    rows = ["| source | image types | training images | licence |", "|---|---|---|---|"]
+    rows += [f"| {row['source']} | {', '.join(row['image_types'])} | {row['n_images']:,} | {', '.join(row['licences'])} |" for row in data]
+    return ["## Training images", "", "Split by patient, or by group of near duplicates where the source names no patient; the test "
+            "split was never trained on. `medisyn sources --json` gives each source's citation, address and the evidence for its "
+            "licence; where that is \"to be confirmed at the origin\", confirm it before you build on it.", "", *rows, ""]
+
+
+def tables(figures: Path | None) -> list[str]:
+    if figures is None:
+        return []
+    found = []
+    for path in sorted(Path(figures).glob("*.md")):
+        found += [path.read_text(encoding="utf-8").strip(), ""]
+    return ["## Figures", "", *found] if found else []

@@ -1,0 +1,142 @@
+"""Sharpening the decoder: the encoder is frozen, and an adversary demands texture where L1 averages.
+
+A patch discriminator with the hinge loss (Lim and Ye 2017, arXiv:1705.02894) and feature matching (Wang et
+al. 2018, arXiv:1711.11585, eq. 4). Latents stay what they were, so a denoiser may be trained meanwhile.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from medisyn.models.vae import Vae
+from medisyn.training import batches
+from medisyn.training.autoencoder import psnr, reconstruct, reconstruction_loss, side_by_side, spread, whole
+from medisyn.training.batches import Pixels
+from medisyn.training.ema import Ema
+from medisyn.training.run import Plan, Stage, Trainee, average_gradients, learning_rate, my_share, train
+
+
+class DecoderSettings(BaseModel):
+    """The [decoder] table of a recipe."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n_images: int = 16_000              # 0 leaves the decoder as the autoencoder's training left it
+    batch: int = 8
+    learning_rate: float = 3e-4
+    adversarial: float = 0.4            # gradient of the hinge loss at the last layer, as a share of the others'
+    matching: float = 5.0               # weight of feature matching
+    late: float = 0.05                  # share of n_images before the adversary has a say
+    latent_noise: float = 0.05          # std added to the latent: a denoiser's latents are not exact either
+    discriminator: int = 32             # its first layer's channels
+    log_images: int = 2_000
+    save_seconds: float = 120.0
+
+
+class PatchDiscriminator(nn.Module):
+    """Scores overlapping patches as real (positive) or decoded. Isola et al. 2017, arXiv:1611.07004."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        sizes = (3, channels, 2 * channels, 4 * channels)
+        self.layers = nn.ModuleList(
+            nn.utils.parametrizations.spectral_norm(nn.Conv2d(a, b, 4, 2, 1)) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        self.last = nn.utils.parametrizations.spectral_norm(nn.Conv2d(4 * channels, 1, 3, padding=1))
+
+    def forward(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """image (B, 3, H, W) -> scores (B, 1, H/8, W/8) and the features of each layer."""
+        features = []
+        for layer in self.layers:
+            image = F.leaky_relu(layer(image), 0.2)
+            features.append(image)
+        return self.last(image), features
+
+
+def balance(faithful: Tensor, fooling: Tensor, last: Tensor) -> Tensor:
+    """The weight at which both losses pull equally hard at the last layer. Esser et al. 2021, arXiv:2012.09841, eq. 7."""
+    a, b = (torch.autograd.grad(loss, last, retain_graph=True)[0].norm() for loss in (faithful, fooling))
+    return (a / (b + 1e-4)).clamp(0, 1e3).detach()
+
+
+def discriminator_loss(real: Tensor, made: Tensor) -> Tensor:
+    """Hinge: real scores above 1, made ones below -1."""
+    return F.relu(1 - real).mean() + F.relu(1 + made).mean()
+
+
+def fit(stage: Stage, vae: Vae, pixels: Pixels, image_size: int, seed: int, settings: DecoderSettings,
+        resume: bool = True) -> Vae | None:
+    """Train the decoder of `vae` further; None when it was stopped before its end."""
+    torch.manual_seed(seed)
+    vae = vae.to(memory_format=torch.channels_last).requires_grad_(False).train()
+    vae.decoder.requires_grad_(True)
+    critic = PatchDiscriminator(settings.discriminator).to(memory_format=torch.channels_last)
+    ema = Ema(vae, 0.05)
+    own, others = list(vae.decoder.parameters()), list(critic.parameters())
+    optimizers = {"decoder": torch.optim.AdamW(own, settings.learning_rate, betas=(0.5, 0.99), weight_decay=0.0),
+                  "critic": torch.optim.AdamW(others, settings.learning_rate, betas=(0.5, 0.99), weight_decay=0.0)}
+    plan = Plan(settings.n_images, settings.batch, seed, settings.log_images, settings.save_seconds)
+    rows = pixels.of_split("train")
+    held_out = spread(pixels, pixels.of_split("val"), 4)
+    p = batches.weights([pixels.records[r] for r in rows])
+    share = my_share(settings.batch)
+
+    def step(i: int) -> dict[str, Tensor]:
+        rng = batches.generator(seed, "decoder", i)
+        chosen = rows[batches.order(p, settings.batch, seed + 1, i)]
+        image = turned(whole(pixels, chosen[share], image_size), int(rng.integers(8)))
+        with torch.no_grad():
+            latent = vae.moments(image)[0]
+        noise = torch.randn((settings.batch, *latent.shape[1:]), generator=torch.Generator().manual_seed(seed * 1_000_003 + i))
+        made = vae.decode_raw(latent + settings.latent_noise * vae.latent_std * noise[share])
+        opinion = i >= settings.late * plan.steps
+        critic.requires_grad_(False)
+        real_features, (scores, features) = critic(image)[1], critic(made)
+        matching = sum(F.l1_loss(a, b) for a, b in zip(features, real_features, strict=True)) / len(features)
+        closeness = reconstruction_loss(made, image)
+        fooling = -scores.mean()
+        faithful = closeness + opinion * settings.matching * matching
+        weight = settings.adversarial * balance(faithful, fooling, vae.decoder[-2].weight) if opinion else 0.0
+        optimizers["decoder"].zero_grad()
+        (faithful + weight * fooling).backward()
+        average_gradients(own)
+        torch.nn.utils.clip_grad_norm_(own, 1.0)
+        critic.requires_grad_(True)
+        optimizers["critic"].zero_grad()
+        judged = discriminator_loss(critic(image)[0], critic(made.detach())[0])
+        judged.backward()
+        average_gradients(others)
+        for optimizer in optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(settings.learning_rate, i, plan.steps, 50, 0.4)
+            optimizer.step()
+        ema.update(vae, i)
+        return {"closeness": closeness.detach(), "matching": matching.detach(), "critic": judged.detach()}
+
+    def draw() -> Image.Image:
+        image, made = reconstruct(ema.network, pixels, held_out[:12], image_size)
+        return side_by_side(image, made)
+
+    def validate() -> dict[str, float]:
+        image, made = reconstruct(ema.network, pixels, held_out, image_size)
+        return {"psnr_db": float(psnr(made, image).mean()), "sharpness": sharpness(made, image)}
+
+    trainee = Trainee(step, {"vae": vae, "critic": critic, "ema": ema.network}, optimizers, draw, validate)
+    if not train(stage, plan, trainee, resume):
+        return None
+    return ema.network
+
+
+def turned(image: Tensor, which: int) -> Tensor:
+    """One of the eight orientations of a square: (B, 3, H, H) -> same."""
+    image = torch.rot90(image, which % 4, (2, 3))
+    return (image.flip(3) if which >= 4 else image).contiguous(memory_format=torch.channels_last)
+
+
+def sharpness(made: Tensor, image: Tensor) -> float:
+    """Energy of the finest detail, made over real: 1 is as sharp as the original, less is blurred."""
+    def detail(x: Tensor) -> Tensor:
+        return (x - F.interpolate(F.avg_pool2d(x, 2), scale_factor=2, mode="bilinear", align_corners=False)).square().mean((1, 2, 3))
+    return float(np.median((detail(made) / detail(image).clamp_min(1e-8)).numpy()))

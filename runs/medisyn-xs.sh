@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# From raw public datasets to the model that ships: every command, in order. Each resumes where it stopped.
+#
+#   runs/medisyn-xs.sh DATASETS [RUN]
+#
+# DATASETS holds one folder a dataset, named as `medisyn sources` names it, each in its own original layout.
+# About 3 hours on two CPU cores: text and vae 15 minutes each side by side, latents 5, decoder 25, denoiser the rest.
+set -euo pipefail
+datasets=${1:?usage: runs/medisyn-xs.sh DATASETS [RUN]}
+run=${2:-out/medisyn-xs}
+recipe=recipes/medisyn-xs.toml
+medisyn=${MEDISYN:-.venv/bin/medisyn}
+python=${PYTHON:-.venv/bin/python}
+export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE   # two threads on a loaded machine are slower than one
+
+for source in kermany_cxr covid_cxr_open knee_oa_xray brain_tumor_mri open_ms_mri busi mini_mias lc25000 \
+              pbc_blood bccd isic2017 pad_ufes_20 vocal_folds laparoscopy idrid chasedb1; do
+    "$medisyn" ingest "$source" "$datasets/$source" -o data/open
+done
+"$medisyn" check data/open
+
+# Text alone and pixels alone: one core each.
+"$medisyn" train "$recipe" -o "$run" --stages vae &
+"$medisyn" train "$recipe" -o "$run" --stages text
+wait
+"$medisyn" train "$recipe" -o "$run" --stages latents --set threads=2
+
+# The decoder is sharpened beside the denoiser, which runs as two processes of one thread.
+"$medisyn" train "$recipe" -o "$run" --stages decoder &
+"$python" -m torch.distributed.run --nproc-per-node 2 -m medisyn train "$recipe" -o "$run" --stages dit
+wait
+"$medisyn" train "$recipe" -o "$run" --stages model

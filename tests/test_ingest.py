@@ -1,0 +1,265 @@
+"""Ingest: raw folders accumulate in a collection, interrupted work goes on, patients never cross a split."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medisyn.data import images, ingest, prompts, records
+from medisyn.data.sources import SOURCES, Source
+
+
+def scene(path: Path, seed: int, side: int = 40) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    coarse = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (6, 6), np.uint8))
+    coarse.resize((side, side), Image.Resampling.BICUBIC).save(path)
+
+
+def knees(folder: Path, n: int = 30) -> Path:
+    for i in range(n):
+        scene(folder / f"train/{i % 5}/{9000000 + i // 2}{'LR'[i % 2]}.png", i)
+    return folder
+
+
+def ultrasounds(folder: Path) -> Path:
+    for i in range(12):
+        scene(folder / f"Dataset_BUSI_with_GT/{('benign', 'malignant')[i % 2]}/{i}.png", 100 + i)
+    return folder
+
+
+def take(source: str, folder: Path, out: Path, **settings) -> ingest.Summary:
+    return ingest.ingest(source, folder, out, workers=1, **settings)
+
+
+def held(out: Path) -> dict[str, bytes]:
+    """Everything a collection says: its files without the ledgers."""
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*"))
+            if path.is_file() and ingest.NOTES not in path.parts}
+
+
+def test_a_raw_folder_becomes_a_collection(tmp_path):
+    summary = take("knee_oa_xray", knees(tmp_path / "raw"), tmp_path / "out")
+    found = list(records.read(tmp_path / "out"))
+    assert summary.written == len(found) == 30 and summary.groups == 15 and summary.quarantined == 0
+    assert summary.counts == records.counts(found)
+    for record in found:
+        assert record.file_name == f"images/{record.id}.png" and (tmp_path / "out" / record.file_name).is_file()
+        assert record.source == "knee_oa_xray" and record.licence == SOURCES["knee_oa_xray"].licence
+        assert record.text == prompts.canonical(record) and not record.synthetic
+        assert record.split == records.split_of(record.patient)
+    assert ingest.check(tmp_path / "out") == []
+
+
+def test_neither_file_names_nor_patients_are_kept(tmp_path):
+    take("knee_oa_xray", knees(tmp_path / "raw"), tmp_path / "out")
+    for name, data in held(tmp_path / "out").items():
+        assert "90000" not in name and b"90000" not in data
+    assert all(b"90000" not in path.read_bytes() for path in (tmp_path / "out" / ingest.NOTES).iterdir())
+
+
+def test_images_are_reduced_to_the_short_side_and_never_enlarged(tmp_path):
+    scene(tmp_path / "raw/train/0/9000001L.png", 1, side=300)
+    scene(tmp_path / "raw/train/0/9000002L.png", 2, side=20)
+    take("knee_oa_xray", tmp_path / "raw", tmp_path / "out", size=64)
+    sides = {images.decode(path).size for path in (tmp_path / "out/images/knee_oa_xray").iterdir()}
+    assert sides == {(64, 64), (20, 20)}
+
+
+def test_sources_accumulate_and_a_source_taken_again_replaces_its_own_lines(tmp_path):
+    out = tmp_path / "out"
+    take("knee_oa_xray", knees(tmp_path / "knees"), out)
+    take("busi", ultrasounds(tmp_path / "busi"), out)
+    before = held(out)
+    assert len(list(records.read(out))) == 42
+    assert take("knee_oa_xray", tmp_path / "knees", out).resumed == 30
+    assert held(out) == before
+    next((tmp_path / "knees/train/0").iterdir()).unlink()
+    take("knee_oa_xray", tmp_path / "knees", out)
+    assert len(list(records.read(out))) == 41 and len(list((out / "images/knee_oa_xray").iterdir())) == 29
+
+
+def test_the_order_of_sources_does_not_count(tmp_path):
+    knees(tmp_path / "knees"), ultrasounds(tmp_path / "busi")
+    for name in ("knee_oa_xray", "busi"):
+        take(name, tmp_path / {"busi": "busi"}.get(name, "knees"), tmp_path / "one")
+    for name in ("busi", "knee_oa_xray"):
+        take(name, tmp_path / {"busi": "busi"}.get(name, "knees"), tmp_path / "two")
+    assert held(tmp_path / "one") == held(tmp_path / "two")
+
+
+def test_processes_change_nothing(tmp_path):
+    knees(tmp_path / "raw", 40)
+    take("knee_oa_xray", tmp_path / "raw", tmp_path / "one")
+    ingest.ingest("knee_oa_xray", tmp_path / "raw", tmp_path / "two", workers=2)
+    assert held(tmp_path / "one") == held(tmp_path / "two")
+
+
+KILLED = """
+import os, signal, sys
+from medisyn.data import ingest
+def progress(done, n):
+    if done == 11:
+        os.kill(os.getpid(), signal.SIGKILL)
+ingest.ingest("knee_oa_xray", sys.argv[1], sys.argv[2], workers=1, progress=progress)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a process that is killed there ends otherwise")
+def test_a_killed_ingest_goes_on_where_it_stopped(tmp_path):
+    knees(tmp_path / "raw"), take("knee_oa_xray", tmp_path / "raw", tmp_path / "whole")
+    ended = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "raw", tmp_path / "out"], check=False,
+                           env={**os.environ, "PYTHONPATH": str(Path(ingest.__file__).parents[2])})
+    assert ended.returncode == -signal.SIGKILL and not (tmp_path / "out/metadata.jsonl").exists()
+    ledger = tmp_path / "out" / ingest.NOTES / "knee_oa_xray.jsonl"
+    ledger.write_text(ledger.read_text()[:-40])  # the last line cut short, as a crash leaves it
+    (tmp_path / "out/images/knee_oa_xray/0123456789abcdef.png.part").write_bytes(b"half an image")
+    assert take("knee_oa_xray", tmp_path / "raw", tmp_path / "out").resumed == 10
+    assert held(tmp_path / "out") == held(tmp_path / "whole")
+
+
+def test_a_changed_file_another_size_or_a_lost_image_is_read_again(tmp_path):
+    raw, out = knees(tmp_path / "raw", 10), tmp_path / "out"
+    take("knee_oa_xray", raw, out)
+    scene(raw / "train/0/9000000L.png", 999, side=48)
+    assert take("knee_oa_xray", raw, out).resumed == 9
+    next((out / "images/knee_oa_xray").iterdir()).unlink()
+    assert take("knee_oa_xray", raw, out).resumed == 9
+    assert take("knee_oa_xray", raw, out, size=16).resumed == 0
+    assert {images.decode(path).size for path in (out / "images/knee_oa_xray").iterdir()} == {(16, 16)}
+
+
+def test_an_unreadable_file_is_quarantined_and_the_run_goes_on(tmp_path):
+    raw = knees(tmp_path / "raw", 10)
+    (raw / "train/1/9999999L.png").write_bytes(b"no image")
+    (raw / "train/2/9999998L.png").write_bytes((raw / "train/0/9000000L.png").read_bytes()[:200])
+    summary = take("knee_oa_xray", raw, tmp_path / "out")
+    assert (summary.written, summary.quarantined) == (10, 2)
+    lines = ingest.quarantined(tmp_path / "out")
+    assert [(line["file"], line["source"]) for line in lines] == [
+        ("train/1/9999999L.png", "knee_oa_xray"), ("train/2/9999998L.png", "knee_oa_xray")]
+    assert all("not a readable image" in line["reason"] for line in lines)
+    scene(raw / "train/1/9999999L.png", 77), (raw / "train/2/9999998L.png").unlink()
+    assert take("knee_oa_xray", raw, tmp_path / "out").written == 11
+    assert ingest.quarantined(tmp_path / "out") == []
+
+
+def test_a_limit_is_spread_over_the_whole_dataset_and_grows(tmp_path):
+    raw = knees(tmp_path / "raw", 50)
+    take("knee_oa_xray", raw, tmp_path / "ten", limit=10)
+    take("knee_oa_xray", raw, tmp_path / "again", limit=10)
+    assert held(tmp_path / "ten") == held(tmp_path / "again")
+    ten = list(records.read(tmp_path / "ten"))
+    grades = {name for record in ten for name, value in record.findings.items() if value}
+    assert len(ten) == 10 and len(grades - {"osteoarthritis"}) >= 3
+    assert take("knee_oa_xray", raw, tmp_path / "ten", limit=20).resumed == 10
+    with pytest.raises(ValueError, match="limit should be 1 or more"):
+        take("knee_oa_xray", raw, tmp_path / "ten", limit=0)
+
+
+def test_progress_counts_to_the_end(tmp_path):
+    seen = []
+    raw = knees(tmp_path / "raw", 10)
+    take("knee_oa_xray", raw, tmp_path / "out", progress=lambda done, n: seen.append((done, n)))
+    assert seen == [(i, 10) for i in range(11)]
+    seen.clear()
+    take("knee_oa_xray", raw, tmp_path / "out", progress=lambda done, n: seen.append((done, n)))
+    assert seen == [(10, 10)]
+
+
+def test_copies_without_a_patient_share_a_group_and_a_split(tmp_path):
+    raw = ultrasounds(tmp_path / "raw")
+    for i in range(12):
+        scene(raw / f"Dataset_BUSI_with_GT/benign/copy {i}.png", 100 + i, side=64)
+    summary = take("busi", raw, tmp_path / "out")
+    assert summary.written == 24 and summary.groups == 12
+    assert ingest.check(tmp_path / "out") == []
+
+
+def test_two_patients_who_share_a_picture_share_a_split(tmp_path):
+    raw = tmp_path / "raw"
+    for i in range(60):
+        scene(raw / f"train/0/{9000000 + i}L.png", i // 2, side=40 + i % 2)
+    take("knee_oa_xray", raw, tmp_path / "out")
+    found = list(records.read(tmp_path / "out"))
+    assert len({record.patient for record in found}) == 60 and len({record.split for record in found}) > 1
+    assert ingest.check(tmp_path / "out") == []
+
+
+def test_a_key_of_ones_own_changes_every_name(tmp_path):
+    raw = knees(tmp_path / "raw", 6)
+    take("knee_oa_xray", raw, tmp_path / "public")
+    take("knee_oa_xray", raw, tmp_path / "secret", key=b"of the hospital")
+    one, other = (list(records.read(tmp_path / name)) for name in ("public", "secret"))
+    assert not {r.patient for r in one} & {r.patient for r in other} and not {r.id for r in one} & {r.id for r in other}
+
+
+def test_a_word_outside_the_vocabulary_stops_before_the_first_image(tmp_path):
+    scene(tmp_path / "mine/a.png", 1)
+    (tmp_path / "mine/metadata.jsonl").write_text(json.dumps({"file_name": "a.png", "image_type": "chest_xra"}) + "\n")
+    with pytest.raises(ValueError, match="did you mean 'chest_xray'.*map it"):
+        take("imagefolder", tmp_path / "mine", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_ones_own_folder_joins_a_collection_under_its_own_name(tmp_path):
+    out = tmp_path / "out"
+    take("knee_oa_xray", knees(tmp_path / "raw", 6), out)
+    for name in ("ward a", "ward b"):
+        scene(tmp_path / name / "x.png", len(name) + ord(name[-1]))
+        (tmp_path / name / "medisyn.toml").write_text('image_type = "mri"\npatient = {name = "(x)"}\n')
+        take("imagefolder", tmp_path / name, out)
+    found = [record for record in records.read(out) if record.image_type == "mri"]
+    assert [record.source for record in found] == ["ward_a", "ward_b"]
+    assert len({record.patient for record in found}) == 2  # two wards number their patients separately
+
+
+def test_a_second_ingest_of_the_same_source_is_refused_while_the_first_runs(tmp_path):
+    pytest.importorskip("fcntl")
+    (tmp_path / "out" / ingest.NOTES).mkdir(parents=True)
+    with ingest.locked(tmp_path / "out" / ingest.NOTES / "knee_oa_xray.lock"):
+        with pytest.raises(ValueError, match="another run"):
+            take("knee_oa_xray", knees(tmp_path / "raw", 2), tmp_path / "out")
+
+
+def test_check_finds_what_is_planted(tmp_path):
+    out = tmp_path / "out"
+    take("knee_oa_xray", knees(tmp_path / "raw", 20), out)
+    found = list(records.read(out))
+    first, second = found[0], next(record for record in found[1:] if record.patient == found[0].patient)
+    other = "train" if first.split != "train" else "test"
+    records.write([replace(first, split=other), replace(found[-1], view="sideways"), *found[1:]], out)
+    (out / second.file_name).unlink()
+    problems = "\n".join(ingest.check(out))
+    assert f"{second.file_name} is missing" in problems
+    assert f"patient {first.patient}: stands in" in problems
+    assert "sideways" in problems and f"{found[-1].id}: the id stands 2 times" in problems
+
+
+def test_check_finds_a_picture_in_two_splits(tmp_path):
+    out = tmp_path / "out"
+    take("busi", ultrasounds(tmp_path / "raw"), out)
+    ledger = out / ingest.NOTES / "busi.jsonl"
+    rows = [json.loads(line) for line in ledger.read_text().splitlines() if line]
+    rows[1] |= {name: rows[0][name] for name in ("content", "hash", "thumbnail")}
+    ledger.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    twins = {f"busi/{row['name']}": split for row, split in zip(rows[:2], ("train", "test"), strict=True)}
+    records.write([replace(r, split=twins.get(r.id, r.split)) for r in records.read(out)], out)
+    assert any("nearly the same picture stands in test and train" in problem for problem in ingest.check(out))
+
+
+def test_ingest_reads_any_source_function(tmp_path, monkeypatch):
+    def one(folder):
+        yield records.Record("mine/1", "1.png", "mri", patient="p", licence="MIT", text="kept as it is")
+    scene(tmp_path / "raw/1.png", 1)
+    mine = Source("mine", "", ("mri",), ("radiology",), "CC0-1.0", "", "", None, "patient", "", True, one)
+    monkeypatch.setitem(SOURCES, "mine", mine)
+    take("mine", tmp_path / "raw", tmp_path / "out")
+    (record,) = records.read(tmp_path / "out")
+    assert (record.licence, record.text, record.patient) == ("MIT", "kept as it is", records.pseudonym("mine", "p"))

@@ -1,0 +1,160 @@
+"""Free wording is read as people mean it, and what is not understood is said."""
+
+import pytest
+
+from medisyn.data.records import Record
+from medisyn.data.understanding import count_support, nearest_known, sentence, support_table, understand
+
+FREE = [  # prompt, then only what it must say; findings are compared whole
+    ("knee radiograph with KL 3", {"image_type": "bone_xray", "anatomy": "knee",
+                                   "findings": {"kellgren_lawrence_3": True, "osteoarthritis": True}}),
+    ("mole under a dermatoscope", {"image_type": "dermoscopy", "findings": {"naevus": True}}),
+    ("fundus with exudates", {"image_type": "fundus_photograph", "findings": {"hard_exudates": True}}),
+    ("retinal photo", {"image_type": "fundus_photograph", "anatomy": "retina", "findings": {}}),
+    ("white blood cell, eosinophil", {"image_type": "blood_smear", "findings": {"eosinophil": True}}),
+    ("H&E of colon adenocarcinoma", {"image_type": "histopathology", "anatomy": "colon",
+                                     "technique": "haematoxylin_eosin", "findings": {"adenocarcinoma": True}}),
+    ("brain FLAIR", {"image_type": "mri", "anatomy": "brain", "technique": "flair"}),
+    ("larynx with endotracheal tube", {"image_type": "laryngoscopy", "findings": {"endotracheal_tube": True}}),
+    ("gallbladder surgery view", {"image_type": "laparoscopy", "anatomy": "gallbladder"}),
+    ("chest film", {"image_type": "chest_xray", "anatomy": "chest"}),
+    ("X-ray of a child's lungs", {"image_type": "chest_xray", "age_years": None}),
+    ("breast sonogram", {"image_type": "ultrasound", "anatomy": "breast"}),
+    ("mammo MLO dense breast", {"image_type": "mammography", "view": "mediolateral_oblique",
+                                "findings": {"dense_breast": True}}),
+    ("x-ray of the knee", {"image_type": "bone_xray"}),
+    ("x-ray with pneumonia", {"image_type": "chest_xray"}),
+    ("x-ray", {"image_type": None}),
+    ("x ray hand fracture", {"image_type": "bone_xray", "anatomy": "hand", "findings": {"fracture": True}}),
+    ("CXR AP 54F PNA w/o ETT", {"image_type": "chest_xray", "view": "anteroposterior", "age_years": 54.0,
+                                "sex": "female", "findings": {"pneumonia": True, "endotracheal_tube": False}}),
+    ("COVID-19 chest X-ray", {"findings": {"covid_19": True}}),
+    ("chest X-ray, COVID-19 pneumonia", {"findings": {"covid_19": True, "pneumonia": True}}),
+    ("Dermoscopy MM", {"findings": {"melanoma": True}}),
+    ("SCC of the lung, H&E", {"image_type": "histopathology", "findings": {"squamous_cell_carcinoma": True}}),
+    ("SCC on the ear, photograph", {"image_type": "skin_photograph", "anatomy": "ear",
+                                    "findings": {"squamous_cell_carcinoma": True}}),
+    ("melanoma on the back of a 67 year old man, smartphone photo", {
+        "image_type": "skin_photograph", "anatomy": "back", "age_years": 67.0, "sex": "male"}),
+    ("dermoscopy of a naevus on the chest", {"anatomy": "chest_skin"}),
+    ("OD fundus, DR without DME", {"laterality": "right",
+                                   "findings": {"diabetic_retinopathy": True, "diabetic_macular_oedema": False}}),
+    ("fundus photo OS", {"laterality": "left"}),
+    ("axial T2 MRI, RRMS", {"view": "axial", "technique": "t2",
+                            "findings": {"relapsing_remitting_ms": True, "multiple_sclerosis": True}}),
+    ("brain MRI w/ contrast, glioblastoma", {"technique": "t1_post_contrast",
+                                             "findings": {"glioma": True, "brain_tumour": True}}),
+    ("skull-stripped T1 MRI", {"technique": "t1", "findings": {"skull_stripped": True}}),
+    ("colonoscopy with a sessile polyp in white light", {"image_type": "gi_endoscopy", "anatomy": "colon",
+                                                         "technique": "white_light", "findings": {"polyp": True}}),
+    ("kidney CT with stone, no cyst or tumour", {
+        "image_type": "ct", "findings": {"kidney_stone": True, "kidney_cyst": False, "kidney_tumour": False}}),
+    ("head CT with a bleed", {"anatomy": "head", "findings": {"intracranial_haemorrhage": True}}),
+    ("breast ultrasound, benign", {"findings": {"benign_breast_lesion": True}}),
+    ("Show US of the thyroid", {"image_type": "ultrasound", "anatomy": "thyroid"}),
+    ("give us a knee x ray", {"image_type": "bone_xray"}),
+    ("R knee xr OA gr 3", {"laterality": "right", "findings": {"kellgren_lawrence_3": True, "osteoarthritis": True}}),
+    ("healthy retina", {"image_type": "fundus_photograph", "findings": {"normal": True}}),
+    ("normal colon histology", {"image_type": "histopathology", "findings": {"normal": True}}),
+    ("not normal chest x-ray", {"findings": {"normal": False}}),
+    ("seborrheic keratosis with color, dermoscopy", {"findings": {"seborrhoeic_keratosis": True}}),
+    ("May-Grünwald-Giemsa stained single cell: band neutrophil", {
+        "technique": "may_grunwald_giemsa", "view": "single_cell",
+        "findings": {"band_neutrophil": True, "neutrophil": True}}),
+    ("pneumonai in dermosocpy", {"image_type": "dermoscopy", "findings": {"pneumonia": True}}),
+]
+NEGATED = [
+    ("no pneumonia, cardiomegaly", {"pneumonia": False, "cardiomegaly": False}),
+    ("no pneumonia but cardiomegaly", {"pneumonia": False, "cardiomegaly": True}),
+    ("no pneumonia; cardiomegaly", {"pneumonia": False, "cardiomegaly": True}),
+    ("no pneumonia. Cardiomegaly.", {"pneumonia": False, "cardiomegaly": True}),
+    ("no pneumonia, with cardiomegaly", {"pneumonia": False, "cardiomegaly": True}),
+    ("no evidence of pneumonia or effusion", {"pneumonia": False, "pleural_effusion": False}),
+    ("negative for pneumonia", {"pneumonia": False}),
+    ("w/o pneumonia", {"pneumonia": False}),
+    ("wtihout pneumonia", {"pneumonia": False}),
+    ("free of pneumonia", {"pneumonia": False}),
+    ("absent pneumonia", {"pneumonia": False}),
+    ("pneumonia is absent, cardiomegaly is present", {"pneumonia": False, "cardiomegaly": True}),
+    ("pneumonia and effusion not seen", {"pneumonia": False, "pleural_effusion": False}),
+    ("cardiomegaly; pneumonia ruled out", {"pneumonia": False, "cardiomegaly": True}),
+    ("pneumonia: no, cardiomegaly: yes", {"pneumonia": False, "cardiomegaly": True}),
+    ("neither pneumonia nor effusion", {"pneumonia": False, "pleural_effusion": False}),
+    ("pneumonia, not bacterial but viral", {"pneumonia": True, "bacterial_pneumonia": False, "viral_pneumonia": True}),
+    ("I don't want pneumonia", {"pneumonia": False}),
+    ("pneumonia-free", {"pneumonia": False}),
+]
+AGES = [("54-year-old woman", 54.0, "female"), ("54 y/o F", 54.0, "female"), ("54yo", 54.0, None),
+        ("aged 54", 54.0, None),
+        ("F54", 54.0, "female"), ("54/M", 54.0, "male"), ("five-year-old boy", 5.0, "male"), ("M 54", 54.0, "male"),
+        ("sixty-two year old lady", 62.0, "female"), ("6-month-old", 0.5, None), ("an elderly man", None, "male"),
+        ("a child", None, None), ("a girl", None, "female")]
+TABLE = support_table([
+    Record("1", "1", "chest_xray", anatomy="chest", view="anteroposterior",
+           findings={"bacterial_pneumonia": True, "pneumonia": True, "normal": False}),
+    Record("2", "2", "chest_xray", anatomy="chest", view="anteroposterior",
+           findings={"bacterial_pneumonia": True, "pneumonia": True, "normal": False}),
+    Record("3", "3", "chest_xray", anatomy="chest", view="anteroposterior", findings={"normal": True}),
+    Record("4", "4", "chest_xray", anatomy="chest", view="posteroanterior"),
+    Record("5", "5", "mri", anatomy="brain", findings={"glioma": True, "brain_tumour": True}),
+    Record("6", "6", "skin_photograph", anatomy="face", findings={"naevus": True})])
+
+
+@pytest.mark.parametrize(("prompt", "said"), FREE, ids=[prompt for prompt, _ in FREE])
+def test_free_wording_is_understood(prompt, said):
+    read = understand(prompt)
+    assert {name: getattr(read, name) for name in said} == said
+
+
+@pytest.mark.parametrize(("words", "findings"), NEGATED, ids=[words for words, _ in NEGATED])
+def test_a_no_reaches_what_it_is_meant_for(words, findings):
+    assert understand(f"chest X-ray; {words}").findings == findings
+
+
+@pytest.mark.parametrize(("words", "age", "sex"), AGES, ids=[words for words, _, _ in AGES])
+def test_age_and_sex_are_read_in_many_forms(words, age, sex):
+    read = understand(f"chest X-ray of {words}")
+    assert (read.age_years, read.sex, read.not_understood) == (age, sex, ())
+
+
+def test_a_grade_is_no_age():
+    read = understand("KL grade 3 / F / knee X-ray")
+    assert read.age_years is None and read.findings["kellgren_lawrence_3"]
+
+
+def test_the_right_lobe_is_not_the_right_side_of_the_image():
+    read = understand("chest X-ray, opacity in the right lower lobe")
+    assert read.laterality is None and read.not_understood == ("opacity", "right lower lobe")
+    assert "consolidation" in read.nearest["opacity"]
+
+
+def test_an_understanding_is_said_aloud():
+    read = understand("portable chest X-ray, PA view, bacterial pneumonia in a 54-year-old woman")
+    assert sentence(read) == ('understood: chest X-ray, posteroanterior view, female, 54 years, bacterial pneumonia '
+                              'present; not understood: "portable"')
+    assert sentence(understand("chest X-ray", TABLE)) == "understood: chest X-ray; trained on 4 such images"
+
+
+@pytest.mark.parametrize("prompt", ["", "  ", "!!!", "please generate a realistic image for teaching", "no", "without"])
+def test_a_prompt_without_content_says_nothing(prompt):
+    assert sentence(understand(prompt)) == "understood: nothing"
+
+
+def test_foreign_words_are_not_guessed():
+    read = understand("a dog playing football")
+    assert read.image_type is None and read.not_understood == ("dog playing football",)
+
+
+@pytest.mark.parametrize(("prompt", "count"), [
+    ("chest X-ray", 4), ("chest X-ray with pneumonia", 2), ("chest X-ray with bacterial pneumonia", 2),
+    ("chest X-ray, no pneumonia", 1), ("PA chest X-ray with pneumonia", 0), ("chest X-ray with melanoma", 0),
+    ("MRI of the head, glioma", 1), ("skin photograph of a mole", 1), ("photo of a mole on the nose", 0),
+    ("kidney CT", 0)])
+def test_support_counts_the_images_that_are_known_to_show_it(prompt, count):
+    assert understand(prompt, TABLE).support == count_support(understand(prompt), TABLE) == count
+
+
+def test_the_nearest_trained_combination_is_named():
+    assert nearest_known(understand("PA chest X-ray, pneumonia"), TABLE) == "chest X-ray, pneumonia present (2 images)"
+    assert nearest_known(understand("kidney CT"), TABLE) is None
+    assert nearest_known(understand("chest X-ray"), []) is None
