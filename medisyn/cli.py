@@ -134,7 +134,7 @@ def support_of(model: Path | None) -> list | None:
 @app.command()
 def train(recipe: Annotated[Path, typer.Argument(help="A TOML file; recipes/ has examples.")],
           out: Out,
-          changes: Annotated[list[str] | None, typer.Option("--set", help="Change one setting: table.key=value.")] = None,
+          changes: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: table.key=value.")] = None,
           resume: Annotated[str, typer.Option(help="auto, never, or another run folder to go on from.")] = "auto",
           stages: Annotated[str | None, typer.Option(help="Only these, comma-separated: text,vae,latents,dit,model.")] = None,
           dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained and stop.")] = False) -> None:

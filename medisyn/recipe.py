@@ -41,7 +41,7 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    image_size: int = Field(128, multiple_of=16)   # pixels a side
+    image_size: int = Field(128, multiple_of=32)   # pixels a side; styles are told apart on 4 x 4 cells of the latent
     seed: int = 1
     threads: int | None = None                     # torch threads a process; None: torch's own choice
     data: DataSettings

@@ -229,14 +229,18 @@ def write(made: Iterable[Synthetic], folder: Path) -> Iterator[Synthetic]:
     folder = Path(folder)
     (folder / "images").mkdir(parents=True, exist_ok=True)
     known = {r.id: r for r in records.read(folder)} if (folder / "metadata.jsonl").is_file() else {}
+    outdated = False
     with (folder / "metadata.jsonl").open("a", encoding="utf-8") as lines:
         for one in made:
             images.write_png(one.image, folder / one.record.file_name, one.record.provenance)
-            if known.get(one.record.id) != one.record:
+            if one.record.id not in known:
                 lines.write(records.as_line(one.record))
                 lines.flush()
-                known[one.record.id] = one.record
+            outdated |= known.get(one.record.id, one.record) != one.record
+            known[one.record.id] = one.record
             yield one
+    if outdated:
+        records.write(known.values(), folder)
 
 
 def contact_sheet(folder: Path, name: str = "contact-sheet.png", title: str | None = None, each: int = 12) -> Path:

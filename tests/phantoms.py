@@ -40,6 +40,11 @@ log_images = 48
 [latents]
 each_type = 40
 images_a_style = 10
+[decoder]
+n_images = 24
+batch = 4
+discriminator = 4
+log_images = 12
 [dit]
 width = 32
 heads = 2

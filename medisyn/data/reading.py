@@ -294,7 +294,7 @@ def _one_slip(a: str, b: str) -> bool:
     """One letter lost, added or changed, or two neighbours swapped."""
     if abs(len(a) - len(b)) > 1:
         return False
-    at = next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
+    at = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
     if len(a) == len(b):
         return a[at + 1:] == b[at + 1:] or (a[at + 2:] == b[at + 2:] and sorted(a) == sorted(b))
     long, short = (a, b) if len(a) > len(b) else (b, a)

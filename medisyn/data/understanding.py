@@ -91,7 +91,7 @@ def nearest_known(understood: Understanding, table: Sequence[Sequence]) -> str |
         return None
     weight = {"present": 5, "anatomy": 4, "absent": 2}
     row = min(table, key=lambda row: (sum(weight.get(slot, 1) for slot, _ in _missing(understood, row)), -row[7]))
-    kept = {slot: value for slot, value in zip(SLOTS[1:], row[1:]) if value and value == getattr(understood, slot)}
+    kept = {slot: value for slot, value in zip(SLOTS[1:], row[1:], strict=False) if value and value == getattr(understood, slot)}
     present = [name for name in row[5] if understood.findings.get(name)]
     absent = [name for name in row[6] if understood.findings.get(name) is False]
     near = Understanding(image_type=row[0], findings=dict.fromkeys(present, True) | dict.fromkeys(absent, False),
@@ -103,7 +103,7 @@ def _missing(understood: Understanding, row: Sequence) -> list[tuple[str, str]]:
     """What a row of the support table does not show of an understanding, as (slot, word)."""
     u = understood
     default = IMAGE_TYPES[u.image_type].default_anatomy if u.image_type else None
-    lacks = [(slot, wanted) for slot, wanted, found in zip(SLOTS, map(u.__getattribute__, SLOTS), row)
+    lacks = [(slot, wanted) for slot, wanted, found in zip(SLOTS, map(u.__getattribute__, SLOTS), row, strict=False)
              if wanted not in (None, found) and not (slot == "anatomy" and (wanted == default or _shows(found,
                                                                                                         wanted)))]
     lacks += [("present", name) for name, present in u.findings.items() if present and name not in row[5]]

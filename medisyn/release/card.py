@@ -8,7 +8,9 @@ from pathlib import Path
 
 from medisyn.data import vocabulary
 
-LICENCES = {"CC-BY-4.0": ("Creative Commons Attribution 4.0 International", "https://creativecommons.org/licenses/by/4.0/legalcode")}
+FEW = 20  # patients
+LICENCES = {"CC-BY-4.0": (
+    "Creative Commons Attribution 4.0 International", "https://creativecommons.org/licenses/by/4.0/legalcode")}
 
 
 def write(folder: Path, figures: Path | None = None) -> Path:
@@ -20,37 +22,41 @@ def write(folder: Path, figures: Path | None = None) -> Path:
     (folder / "LICENSE").write_text(f"The weights in this folder are licensed under {title} ({card['licence']}).\n{address}\n"
                                     "The images that trained them keep their own licences: see README.md.\n", encoding="utf-8")
     path = folder / "README.md"
-    path.write_text("\n".join([*head(card, data), *limits(), *sources(data), *tables(figures)]), encoding="utf-8")
+    path.write_text("\n".join([*head(card, data), *limits(data), *sources(data), *tables(figures)]), encoding="utf-8")
     return path
 
 
 def head(card: dict, data: list[dict]) -> list[str]:
     types = sorted({t for row in data for t in row["image_types"]}, key=list(vocabulary.IMAGE_TYPES).index)
     specialties = sorted({vocabulary.IMAGE_TYPES[t].specialty for t in types})
-    return ["---", f"license: {card['licence'].lower()}", "library_name: medisyn", "pipeline_tag: text-to-image", "tags: [medical]",
-            "---", "", f"# {card['name']}", "",
+    return ["---", f"license: {card['licence'].lower()}", "library_name: medisyn", "pipeline_tag: text-to-image",
+            "tags: [medical]", "---", "", f"# {card['name']}", "",
             f"Text to medical image at {card['image_size']} x {card['image_size']} pixels: {len(types)} image types of "
             f"{len(specialties)} specialties, one model.", "",
             "Image types: " + ", ".join(vocabulary.IMAGE_TYPES[t].label for t in types) + ".", "",
-            f"Trained from scratch on {sum(row['n_images'] for row in data):,} images (denoiser: {card['n_images']:,} drawn, repeats "
-            f"counted). Sampled by default with {card['sampler']}, {card['steps']} steps, guidance {card['guidance']:g}.", "",
+            f"Trained from scratch on {sum(row['n_images'] for row in data):,} images (the denoiser drew {card['n_images']:,}, "
+            f"repeats counted). Sampled by default with {card['sampler']}, {card['steps']} steps, guidance {card['guidance']:g}.", "",
             "```", "medisyn generate \"chest X-ray with bacterial pneumonia\" -n 4 --seed 0 -o out/first", "```", ""]
 
 
-def limits() -> list[str]:
+def limits(data: list[dict]) -> list[str]:
+    """What to beware of: few patients are named, since a model repeats what it has seen often."""
+    few = [f"{row['source']} ({row['n_patients']})" for row in data if row["n_patients"] < FEW]
+    beware = f"Expect images close to the originals where few patients or groups were seen: {', '.join(few)}. " if few else ""
     return ["## What it is not for", "",
             "Not for diagnosis, not as evidence about any patient, not as a stand-in for real images in a clinical evaluation. "
-            "Each image carries its provenance; keep it. The model repeats the populations and devices of its sources (most "
-            "chest X-rays show children of one hospital) and has seen two patients only for laryngoscopy and a dozen operations "
-            "for laparoscopy: expect images close to theirs.", ""]
+            "Each image carries its provenance; keep it. The model repeats the populations and devices of its sources. "
+            f"{beware}", ""]
 
 
 def sources(data: list[dict]) -> list[str]:
-    rows = ["| source | image types | training images | licence |", "|---|---|---|---|"]
-    rows += [f"| {row['source']} | {', '.join(row['image_types'])} | {row['n_images']:,} | {', '.join(row['licences'])} |" for row in data]
-    return ["## Training images", "", "Split by patient, or by group of near duplicates where the source names no patient; the test "
-            "split was never trained on. `medisyn sources --json` gives each source's citation, address and the evidence for its "
-            "licence; where that is \"to be confirmed at the origin\", confirm it before you build on it.", "", *rows, ""]
+    rows = ["| source | image types | training images | patients or groups | licence |", "|---|---|---|---|---|"]
+    rows += [f"| {row['source']} | {', '.join(row['image_types'])} | {row['n_images']:,} | {row['n_patients']:,} | "
+             f"{', '.join(row['licences'])} |" for row in data]
+    return ["## Training images", "",
+            "Split by patient, or by group of near duplicates where the source names no patient; the denoiser never saw the test "
+            "split. `medisyn sources --json` gives each source's citation, address and the evidence for its licence; where that "
+            "is \"to be confirmed at the origin\", confirm it before you build on it.", "", *rows, ""]
 
 
 def tables(figures: Path | None) -> list[str]:

@@ -16,7 +16,7 @@ from medisyn.training import batches
 from medisyn.training.autoencoder import psnr, reconstruct, reconstruction_loss, side_by_side, spread, whole
 from medisyn.training.batches import Pixels
 from medisyn.training.ema import Ema
-from medisyn.training.run import Plan, Stage, Trainee, average_gradients, learning_rate, my_share, train
+from medisyn.training.run import Plan, Stage, Trainee, average, average_gradients, learning_rate, my_share, train
 
 
 class DecoderSettings(BaseModel):
@@ -57,7 +57,7 @@ class PatchDiscriminator(nn.Module):
 
 def balance(faithful: Tensor, fooling: Tensor, last: Tensor) -> Tensor:
     """The weight at which both losses pull equally hard at the last layer. Esser et al. 2021, arXiv:2012.09841, eq. 7."""
-    a, b = (torch.autograd.grad(loss, last, retain_graph=True)[0].norm() for loss in (faithful, fooling))
+    a, b = (average(torch.autograd.grad(loss, last, retain_graph=True)[0]).norm() for loss in (faithful, fooling))
     return (a / (b + 1e-4)).clamp(0, 1e3).detach()
 
 
@@ -138,5 +138,6 @@ def turned(image: Tensor, which: int) -> Tensor:
 def sharpness(made: Tensor, image: Tensor) -> float:
     """Energy of the finest detail, made over real: 1 is as sharp as the original, less is blurred."""
     def detail(x: Tensor) -> Tensor:
-        return (x - F.interpolate(F.avg_pool2d(x, 2), scale_factor=2, mode="bilinear", align_corners=False)).square().mean((1, 2, 3))
+        smooth = F.interpolate(F.avg_pool2d(x, 2), scale_factor=2, mode="bilinear", align_corners=False)
+        return (x - smooth).square().mean((1, 2, 3))
     return float(np.median((detail(made) / detail(image).clamp_min(1e-8)).numpy()))

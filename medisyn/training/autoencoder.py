@@ -87,11 +87,11 @@ def whole(pixels: Pixels, rows: np.ndarray, size: int) -> Tensor:
     return to_tensor(np.stack(squares))
 
 
-def step_loss(vae: Vae, image: Tensor, settings: VaeSettings, rng: np.random.Generator, noise: torch.Generator) -> dict:
-    """One batch's losses. rng decides the resampling, `noise` the latent noise."""
+def step_loss(vae: Vae, image: Tensor, settings: VaeSettings, rng: np.random.Generator, noise: Tensor) -> dict:
+    """One batch's losses. rng decides the resampling; noise: (B, c, h, w), of the latent's shape."""
     mean, logvar = vae.moments(image)
     std = torch.exp(0.5 * logvar)
-    latent = mean + torch.randn(mean.shape, generator=noise) * (std + settings.latent_noise)
+    latent = mean + noise * (std + settings.latent_noise)
     target = image
     cells = latent.shape[-1]
     if rng.random() < settings.equivariance and cells >= 8:
@@ -129,15 +129,17 @@ def fit(stage: Stage, pixels: Pixels, image_size: int, seed: int, settings: VaeS
     p = batches.weights([pixels.records[r] for r in rows])
     whole_from = int(plan.steps * (1 - settings.whole_share))
     share = my_share(settings.batch)
+    fewer = max(1, settings.batch * settings.crop**2 // image_size**2)  # whole images a step
+    share_of_whole = my_share(fewer)
 
     def step(i: int) -> dict[str, Tensor]:
         chosen = rows[batches.order(p, settings.batch, seed, i)]
         rng = batches.generator(seed, "crops", i)
-        image = crops(pixels, chosen, settings.crop, rng)[share]
+        image, n, mine = crops(pixels, chosen, settings.crop, rng)[share], settings.batch, share
         if i >= whole_from:
-            fewer = max(1, settings.batch * settings.crop**2 // image_size**2)
-            image = whole(pixels, chosen[share][:fewer], image_size)
-        noise = torch.Generator().manual_seed(seed * 1_000_003 + i)
+            image, n, mine = whole(pixels, chosen[:fewer][share_of_whole], image_size), fewer, share_of_whole
+        shape = (n, settings.latent_channels, image.shape[2] // FACTOR, image.shape[3] // FACTOR)
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed * 1_000_003 + i))[mine]
         losses = step_loss(vae, image, settings, rng, noise)
         optimizer.zero_grad()
         losses["loss"].backward()

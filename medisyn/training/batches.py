@@ -24,7 +24,8 @@ class Pixels:
 
     def __init__(self, folder: Path):
         self.array = np.load(Path(folder) / "pixels.npy", mmap_mode="r")
-        self.records = [records.from_line(line) for line in (Path(folder) / "records.jsonl").open(encoding="utf-8")]
+        with (Path(folder) / "records.jsonl").open(encoding="utf-8") as lines:
+            self.records = [records.from_line(line) for line in lines]
 
     def of_split(self, *splits: str) -> np.ndarray:
         """Rows whose record belongs to one of the splits: int64 (n,)."""
@@ -71,7 +72,7 @@ def weights(chosen: Sequence[Record], power: float = 0.5) -> np.ndarray:
     """The probability of each record: (n,), summing to 1."""
     types, classes = Counter(r.image_type for r in chosen), Counter(map(class_of, chosen))
     share_of_type = {t: n**power for t, n in types.items()}
-    total = {t: 0.0 for t in types}
+    total = dict.fromkeys(types, 0.0)
     for c, n in classes.items():
         total[c[0]] += n**power
     p = np.array([share_of_type[r.image_type] * classes[class_of(r)] ** (power - 1) / total[r.image_type] for r in chosen])

@@ -142,7 +142,8 @@ def opened(folder: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, int]:
 
 
 def load(folder: Path) -> Latents:
-    index = np.load(Path(folder) / "index.npz")
+    with np.load(Path(folder) / "index.npz") as opened_index:
+        index = dict(opened_index)
     return Latents(np.load(Path(folder) / "latents.npy", mmap_mode="r"), index["row"], index["mirrored"],
                    index["geometry"], index["style"], int(index["n_styles"]))
 

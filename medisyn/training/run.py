@@ -127,6 +127,7 @@ class Stage:
             self.forget(trainee.done_steps * plan.batch)
             self.message(f"{self.name}: resumed at {trainee.done_steps * plan.batch:,} images")
             return True
+        self.forget(0)
         return False
 
 
@@ -138,12 +139,20 @@ def train(stage: Stage, plan: Plan, trainee: Trainee, resume: bool = True) -> bo
         stage.clear()
     wait()
     stop = Stop()
+    try:
+        return go_on(stage, plan, trainee, stop)
+    finally:
+        stop.release()
+
+
+def go_on(stage: Stage, plan: Plan, trainee: Trainee, stop: "Stop") -> bool:
+    """Steps from where the trainee stands, until the end or until someone asks to stop."""
     started = saved_at = logged_at = time.monotonic()
     sums: dict[str, float] = {}
     counted = 0
     interval = max(1, plan.log_images // plan.batch)
     while trainee.done_steps < plan.steps and not stop.agreed():
-        losses = trainee.step(trainee.done_steps)
+        losses = averaged(trainee.step(trainee.done_steps))
         trainee.done_steps += 1
         for name, value in losses.items():
             sums[name] = sums.get(name, 0.0) + float(value)
@@ -195,7 +204,7 @@ def plot_log(log: Path, picture: Path) -> None:
     for index, name in enumerate(names):
         axis = figure.add_subplot(1, len(names), index + 1)
         points = [(r["n_images"] / 1000, r[name]) for r in rows if name in r]
-        axis.plot(*zip(*points), lw=1.2)
+        axis.plot([x for x, _ in points], [y for _, y in points], lw=1.2)
         axis.set_title(name, fontsize=9)
         axis.set_xlabel("thousand images", fontsize=8)
         axis.tick_params(labelsize=7)
@@ -208,14 +217,20 @@ class Stop:
 
     def __init__(self):
         self.asked = False
+        self.before: dict[int, object] = {}
         try:
             for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, self.ask)
+                self.before[number] = signal.signal(number, self.ask)
         except ValueError:  # not the main thread: the caller owns the signals
             pass
 
     def ask(self, number: int, frame: object) -> None:
         self.asked = True
+
+    def release(self) -> None:
+        """Give the signals back: what is not a loop may be ended at once."""
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
     def agreed(self) -> bool:
         """Whether any rank was asked: all stop after the same step."""
@@ -288,6 +303,20 @@ def my_share(batch: int) -> slice:
         raise ValueError(f"a batch of {batch} cannot be shared by {world()} processes; choose a multiple")
     each = batch // world()
     return slice(rank() * each, (rank() + 1) * each)
+
+
+def average(value: Tensor) -> Tensor:
+    """The mean of a tensor over all ranks."""
+    if world() == 1:
+        return value
+    value = value.detach().clone()
+    torch.distributed.all_reduce(value)
+    return value / world()
+
+
+def averaged(losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The losses of the global batch: each rank knows those of its share."""
+    return dict(zip(losses, average(torch.stack(list(losses.values()))), strict=True))
 
 
 def average_gradients(parameters: list[Tensor]) -> None:

@@ -144,7 +144,8 @@ def do_latents(recipe: "Recipe", folder: Path, stage: Stage, pixels: Pixels, res
 
 def do_decoder(recipe: "Recipe", folder: Path, stage: Stage, pixels: Pixels, resume: bool) -> bool:
     if recipe.decoder.n_images:
-        vae = adversary.fit(stage, scaled_vae(folder, sharpened=False), pixels, recipe.image_size, recipe.seed, recipe.decoder, resume)
+        soft = scaled_vae(folder, sharpened=False)
+        vae = adversary.fit(stage, soft, pixels, recipe.image_size, recipe.seed, recipe.decoder, resume)
         if vae is None:
             return False
         keep(stage, vae, vae.config)
@@ -237,17 +238,19 @@ def training_data(known: Iterable[Record]) -> list[dict]:
     table: dict[str, dict] = {}
     for record in known:
         row = table.setdefault(record.source or "unnamed", {"source": record.source or "unnamed", "licences": set(),
-                                                            "image_types": set(), "n_images": 0})
+                                                            "image_types": set(), "n_images": 0, "patients": set()})
         row["licences"].add(record.licence or "not stated")
         row["image_types"].add(record.image_type)
         row["n_images"] += 1
-    return [{**row, "licences": sorted(row["licences"]), "image_types": sorted(row["image_types"])} for row in table.values()]
+        row["patients"].add(record.patient or record.id)
+    return [{"source": row["source"], "licences": sorted(row["licences"]), "image_types": sorted(row["image_types"]),
+             "n_images": row["n_images"], "n_patients": len(row["patients"])} for row in table.values()]
 
 
 def preview(recipe: "Recipe", folder: Path, pixels: Pixels, dit: Dit):
     """Four images of each image type by the weights as they are: the run folder's sample grid."""
-    from medisyn import samplers, flow
-    from medisyn.data import prompts, sheets, images, vocabulary
+    from medisyn import flow, samplers
+    from medisyn.data import images, prompts, sheets, vocabulary
     vae, read, encoded = scaled_vae(folder), reader(folder), latents.load(folder / "latents")
     first = {int(row): m for m, row in reversed(list(enumerate(encoded.row)))}
     rows = []

@@ -17,9 +17,21 @@ from torch import Tensor
 
 from medisyn.data import facts, prompts
 from medisyn.data.records import Record
-from medisyn.models.text import STATES, TextConfig, TextEncoder, to_pieces, train_tokenizer
+from medisyn.models.text import TextConfig, TextEncoder, to_pieces, train_tokenizer
 from medisyn.training import batches
-from medisyn.training.run import Plan, Stage, Trainee, average_gradients, learning_rate, my_share, rank, train, wait, write_json
+from medisyn.training.run import (
+    Plan,
+    Stage,
+    Trainee,
+    average_gradients,
+    learning_rate,
+    my_share,
+    rank,
+    train,
+    wait,
+    world,
+    write_json,
+)
 
 
 class TextSettings(BaseModel):
@@ -76,6 +88,16 @@ def contrastive_loss(pooled: Tensor, stated: Tensor, temperature: float = 0.1) -
     return -((log_p * positive).sum(1) / positive.sum(1).clamp_min(1)).mean()
 
 
+def gathered(mine: Tensor) -> Tensor:
+    """The rows of all ranks, in the order of ranks; gradients reach one's own."""
+    if world() == 1:
+        return mine
+    parts = [torch.empty_like(mine) for _ in range(world())]
+    torch.distributed.all_gather(parts, mine.detach().contiguous())
+    parts[rank()] = mine
+    return torch.cat(parts)
+
+
 def fit(stage: Stage, real: list[Record], seed: int, settings: TextSettings,
         resume: bool = True) -> tuple[TextEncoder, object] | None:
     """Train the encoder and its word pieces; None when it was stopped before its end."""
@@ -104,8 +126,8 @@ def fit(stage: Stage, real: list[Record], seed: int, settings: TextSettings,
         stated = torch.from_numpy(known)[share].repeat(2, 1)                      # (2B, F)
         pooled = encoder(*to_pieces(tokenizer, first[share] + second[share], config.max_length))[2]
         reading = F.cross_entropy(encoder.read(pooled).flatten(0, 1), stated.flatten(), reduction="sum") / len(stated)
-        contrast = contrastive_loss(pooled, stated)
-        loss = reading + settings.contrast * contrast
+        contrast = contrastive_loss(gathered(pooled), gathered(stated))
+        loss = reading + settings.contrast * world() * contrast  # the whole batch's, of which each rank moves its share
         optimizer.zero_grad()
         loss.backward()
         average_gradients(list(encoder.parameters()))
