@@ -16,6 +16,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import shutil
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,10 +81,8 @@ def save(folder: Path, card: Card, vae: Vae, dit: Dit, text: TextEncoder, tokeni
     lines = ",\n".join(json.dumps(row, separators=(",", ":")) for row in support)
     (folder / "support.json").write_text(f"[\n{lines}\n]\n", encoding="utf-8")
     put_json(folder / "medisyn.json", dataclasses.asdict(card))
-    put_json(folder / "model_index.json", {
-        "_class_name": ["pipeline", "MediSynPipeline"],
-        "vae": ["pipeline", "MediSynVae"], "transformer": ["pipeline", "MediSynDit"],
-        "text_encoder": ["pipeline", "MediSynTextEncoder"], "tokenizer": ["pipeline", "MediSynTokenizer"]})
+    put_json(folder / "model_index.json", {"_class_name": ["pipeline", "MediSynPipeline"], "_diffusers_version": "0.35.0"})
+    shutil.copyfile(Path(__file__).with_name("pipeline.py"), folder / "pipeline.py")
     return folder
 
 

@@ -78,14 +78,27 @@ def plain(text: str) -> str:
 
 
 def train_tokenizer(texts: list[str], size: int) -> object:
-    """Word pieces learnt from a corpus, as a `tokenizers.Tokenizer`."""
+    """Word pieces learnt from a corpus, as a `tokenizers.Tokenizer`: the same corpus gives the same pieces.
+
+    The trainer numbers continuing letters in the random order of a hash map, and breaks ties by these numbers;
+    naming them beforehand makes their order ours.
+    """
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=40))
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    letters = list("abcdefghijklmnopqrstuvwxyz0123456789-/.,;:()+&%'")
-    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=["[PAD]", "[UNK]"], initial_alphabet=letters,
-                                        continuing_subword_prefix="##", show_progress=False)
-    tokenizer.train_from_iterator(map(plain, texts), trainer)
+    texts = [plain(text) for text in texts]
+    letters = sorted(set("abcdefghijklmnopqrstuvwxyz0123456789-/.,;:()+&%'").union(*texts) - {" "})
+    special = ["[PAD]", "[UNK]"]
+
+    def pieces_of(vocabulary: dict[str, int] | None) -> Tokenizer:
+        tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=40))
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        return tokenizer
+
+    learner = pieces_of(None)
+    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=special + [f"##{letter}" for letter in letters],
+                                        initial_alphabet=letters, continuing_subword_prefix="##", show_progress=False)
+    learner.train_from_iterator(texts, trainer)
+    tokenizer = pieces_of(learner.get_vocab())
+    tokenizer.add_special_tokens(special)
     return tokenizer
 
 

@@ -34,8 +34,9 @@ def head(card: dict, data: list[dict]) -> list[str]:
             f"Text to medical image at {card['image_size']} x {card['image_size']} pixels: {len(types)} image types of "
             f"{len(specialties)} specialties, one model.", "",
             "Image types: " + ", ".join(vocabulary.IMAGE_TYPES[t].label for t in types) + ".", "",
-            f"Trained from scratch on {sum(row['n_images'] for row in data):,} images (the denoiser drew {card['n_images']:,}, "
-            f"repeats counted). Sampled by default with {card['sampler']}, {card['steps']} steps, guidance {card['guidance']:g}.", "",
+            f"Trained from scratch on {sum(row['n_images'] for row in data):,} images (the denoiser drew "
+            f"{card['n_images']:,}, repeats counted). Sampled by default with "
+            f"{card['sampler']}, {card['steps']} steps, guidance {card['guidance']:g}.", "",
             "```", "medisyn generate \"chest X-ray with bacterial pneumonia\" -n 4 --seed 0 -o out/first", "```", ""]
 
 
