@@ -32,8 +32,11 @@ def missing(why: str) -> Estimate:
 
 
 def estimate(metric: Callable[[np.ndarray], float], n: int, groups: Sequence | None = None, rounds: int = 1000,
-             seed: int = 0, note: str = "") -> Estimate:
-    """metric(rows) over n cases; `groups` (n,) names what is resampled whole, such as patients; None: every case."""
+             seed: int = 0, note: str = "", share: bool = False) -> Estimate:
+    """metric(rows) over n cases; `groups` (n,) names what is resampled whole, such as patients; None: every case.
+
+    share: the metric is a share of the cases, so that all or none of a few is still uncertain.
+    """
     if n == 0:
         return missing("no images")
     rng = np.random.default_rng(seed)
@@ -49,6 +52,9 @@ def estimate(metric: Callable[[np.ndarray], float], n: int, groups: Sequence | N
     if not np.isfinite(value) or not len(values):
         return missing("one class only")
     low, high = np.quantile(values, [0.025, 0.975])
+    if share and value in (0, 1):  # nothing varies to resample: Clopper and Pearson's bound
+        far = 0.025 ** (1 / len(members))
+        low, high = (far, 1.0) if value == 1 else (0.0, 1 - far)
     return Estimate(float(value), float(low), float(high), n, len(members), note)
 
 

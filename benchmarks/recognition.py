@@ -78,12 +78,12 @@ def unseen(judge: torch.nn.Module, pixels: batches.Pixels) -> Judged:
 def type_accuracy(found: Judged, kind: int) -> Estimate:
     mine = found.pick(np.flatnonzero(found.kind == kind))
     right = mine.logits[0].argmax(1) == kind
-    return estimate(lambda rows: right[rows].mean(), len(right), mine.groups)
+    return estimate(lambda rows: right[rows].mean(), len(right), mine.groups, share=True)
 
 
 def all_types(found: Judged) -> Estimate:
     guess, truth = found.logits[0].argmax(1), found.kind
-    return estimate(lambda rows: balanced_accuracy(guess[rows], truth[rows]), len(truth), found.groups)
+    return estimate(lambda rows: balanced_accuracy(guess[rows], truth[rows]), len(truth), found.groups, share=True)
 
 
 def finding_auroc(found: Judged, column: int, note: str) -> Estimate:
@@ -97,7 +97,7 @@ def contrast_accuracy(found: Judged, column: int) -> Estimate:
     if len(set(mine.choice[:, column].tolist())) < found.logits[2 + column].shape[1]:
         return missing(UNSEEN if len(mine.records) == 0 else "not every choice occurs")
     guess, truth = mine.logits[2 + column].argmax(1), mine.choice[:, column]
-    return estimate(lambda rows: balanced_accuracy(guess[rows], truth[rows]), len(truth), mine.groups)
+    return estimate(lambda rows: balanced_accuracy(guess[rows], truth[rows]), len(truth), mine.groups, share=True)
 
 
 def figures(questions: Questions, real: Judged, made: Judged | None, shown: Judged | None) -> list[dict]:

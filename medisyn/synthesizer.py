@@ -90,14 +90,16 @@ class Synthesizer:
 
     @torch.no_grad()
     def reads_alike(self, prompt: str, understood: Understanding) -> bool:
-        """Whether the text encoder finds in the prompt just the facts that the grammar found."""
+        """Whether the text encoder finds in the prompt the facts that the grammar found, and adds none."""
         if understood.not_understood:
             return False
-        wanted = facts.states(understood, self.model.text.config.facts)
+        names = self.model.text.config.facts
+        wanted = facts.states(understood, names)
         read = self.model.text.read(self.read([prompt])[1])[0].argmax(-1).numpy()
-        implied = {understood.anatomy, understood.specialty}  # may follow from the image type, unsaid
-        decided = np.array([name not in implied for name in self.model.text.config.facts])
-        return bool((wanted == read)[decided].all())
+        said = np.array([name != understood.anatomy for name in names])  # an anatomy may follow from the image type, unsaid
+        missed = said & (wanted != facts.UNSTATED) & (wanted != read)
+        invented = (read == facts.PRESENT) & (wanted != facts.PRESENT)
+        return not (missed | invented).any()
 
     @torch.no_grad()
     def read(self, texts: list[str]) -> tuple[Tensor, Tensor]:

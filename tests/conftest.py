@@ -1,0 +1,54 @@
+"""What tests share: phantoms, one tiny model trained on them once, and `medisyn` as a command of its own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import phantoms
+import pytest
+import torch
+
+import medisyn
+from medisyn import recipe, synthesizer
+from medisyn.training import stages
+
+ROOT = Path(__file__).parent.parent
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def phantom_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe file, beside the collection that it trains on."""
+    home = tmp_path_factory.mktemp("phantoms")
+    return phantoms.recipe(home, phantoms.collection(home / "collection"))
+
+
+@pytest.fixture(scope="session")
+def phantom_run(phantom_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on phantoms, never interrupted. Read it, copy it, do not write into it."""
+    folder = tmp_path_factory.mktemp("run")
+    assert stages.run(recipe.read(phantom_recipe), folder) == folder / "model"
+    return folder
+
+
+@pytest.fixture(scope="session")
+def maker(phantom_run: Path) -> synthesizer.Synthesizer:
+    """The model of that run, loaded."""
+    return medisyn.load(phantom_run / "model")
+
+
+@pytest.fixture(scope="session")
+def environment() -> dict[str, str]:
+    """For processes of their own: this package, one thread."""
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="session")
+def command(environment: dict[str, str]) -> Callable[..., subprocess.CompletedProcess]:
+    """`medisyn` in a process of its own."""
+    def run(*words: object) -> subprocess.CompletedProcess:
+        return subprocess.run([sys.executable, "-m", "medisyn", *map(str, words)], env=environment, text=True,
+                              capture_output=True, timeout=300, check=False)
+    return run

@@ -1,0 +1,65 @@
+"""Samplers: exact where the path is straight, of their textbook order where it is curved."""
+
+import math
+
+import pytest
+import torch
+
+from medisyn import flow, samplers
+
+noise, data = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+ORDERS = {"euler": 1, "heun": 2, "multistep": 2}
+CALLS = {"euler": 1, "heun": 2, "multistep": 1}  # of the network, a step
+
+
+def curved(x, t):
+    """dx/dt = x (1 + t), so that x(1) = x(0) exp(3/2)."""
+    return x * (1 + t).view(-1, 1, 1, 1)
+
+
+def test_every_sampler_has_a_known_order():
+    assert set(samplers.SAMPLERS) == set(ORDERS)
+
+
+@pytest.mark.parametrize("name", ORDERS)
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_a_straight_line_is_followed_exactly(name, steps):
+    made = samplers.SAMPLERS[name](lambda x, t: data - noise, noise, flow.times(steps))
+    assert torch.allclose(made, data, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ORDERS)
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_halving_the_steps_costs_what_the_order_says(name, shift):
+    start = torch.ones(1, 1, 1, 1, dtype=torch.float64)
+    errors = []
+    for steps in (100, 200, 400):
+        times = flow.shifted(torch.linspace(0, 1, steps + 1, dtype=torch.float64), shift)
+        errors.append(abs(float(samplers.SAMPLERS[name](curved, start, times)) - math.exp(1.5)))
+    orders = [math.log2(a / b) for a, b in zip(errors[:-1], errors[1:], strict=True)]
+    assert orders == pytest.approx([ORDERS[name]] * 2, abs=0.15)
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_a_step_costs_the_calls_it_promises(name):
+    calls = []
+    samplers.SAMPLERS[name](lambda x, t: calls.append(t) or curved(x, t), noise, flow.times(6))
+    assert len(calls) == 6 * CALLS[name]
+    assert all(t.shape == (3,) for t in calls)
+
+
+def test_an_image_depends_on_its_own_seed_alone():
+    alone, = samplers.seeded_noise([7], (4, 8, 8))
+    assert torch.equal(samplers.seeded_noise([1, 7, 9], (4, 8, 8))[1], alone)
+    assert not torch.equal(samplers.seeded_noise([8], (4, 8, 8))[0], alone)
+
+
+def test_guidance_of_one_is_the_plain_prompt():
+    assert samplers.guided(curved, None, 1) is curved
+
+
+def test_guidance_goes_beyond_the_prompt_by_its_share():
+    t = torch.zeros(3)
+    velocity = samplers.guided(lambda x, t: x + 1, lambda x, t: x, 3.0)
+    assert torch.allclose(velocity(noise, t), noise + 3)
+    assert torch.allclose(samplers.guided(lambda x, t: x + 1, lambda x, t: x, 0.0)(noise, t), noise)
