@@ -55,9 +55,11 @@ CONTRASTS = (
             "radiograph of the chest consistent with viral pneumonia")))),
     Contrast("knee osteoarthritis, grade 0 or 4", "bone_xray", (
         Choice("grade 0", {"kellgren_lawrence_0": True}, (
-            "knee x-ray, KL 0", "radiograph of the knee, Kellgren-Lawrence grade 0", "plain film of a knee, KL grade 0")),
+            "knee x-ray, KL 0", "radiograph of the knee, Kellgren-Lawrence grade 0",
+            "plain film of a knee, KL grade 0")),
         Choice("grade 4", {"kellgren_lawrence_4": True}, (
-            "knee x-ray, KL 4", "radiograph of the knee, Kellgren-Lawrence grade 4", "plain film of a knee, KL grade 4")))),
+            "knee x-ray, KL 4", "radiograph of the knee, Kellgren-Lawrence grade 4",
+            "plain film of a knee, KL grade 4")))),
     Contrast("brain tumour", "mri", (
         Choice("glioma", {"glioma": True}, (
             "brain MRI with a glioma", "MRI head: glioma", "MR scan of the brain showing a glial tumour")),
@@ -85,7 +87,8 @@ CONTRASTS = (
             "H&E section of colon", "histology slide, colon tissue", "colon biopsy, haematoxylin and eosin")))),
     Contrast("carcinoma", "histopathology", (
         Choice("adenocarcinoma", {"adenocarcinoma": True}, (
-            "H&E, adenocarcinoma", "histology of an adenocarcinoma of the colon", "lung adenocarcinoma under the microscope, H&E")),
+            "H&E, adenocarcinoma", "histology of an adenocarcinoma of the colon",
+            "lung adenocarcinoma under the microscope, H&E")),
         Choice("squamous cell carcinoma", {"squamous_cell_carcinoma": True}, (
             "H&E, squamous cell carcinoma of the lung", "histology of a squamous carcinoma of the lung",
             "lung SCC under the microscope, H&E")),
@@ -103,12 +106,14 @@ CONTRASTS = (
         Choice("benign", {"benign_breast_lesion": True}, (
             "breast ultrasound, benign lesion", "sonogram of the breast with a benign mass", "US breast: benign")),
         Choice("malignant", {"malignant_breast_lesion": True}, (
-            "breast ultrasound, malignant lesion", "sonogram of the breast with a malignant mass", "US breast: malignant")),
+            "breast ultrasound, malignant lesion", "sonogram of the breast with a malignant mass",
+            "US breast: malignant")),
         Choice("normal", {"normal": True}, (
             "breast ultrasound, normal", "sonogram of a healthy breast", "US breast: normal")))),
     Contrast("hard exudates", "fundus_photograph", (
         Choice("hard exudates", {"hard_exudates": True}, (
-            "macula-centred fundus photo with hard exudates", "retinal photograph, macula centred, hard exudates present",
+            "macula-centred fundus photo with hard exudates",
+            "retinal photograph, macula centred, hard exudates present",
             "colour fundus, macula-centred, hard exudates")),
         Choice("not mentioned", {"hard_exudates": None, "view": "macula_centred"}, (
             "macula-centred fundus photo", "retinal photograph, macula centred", "colour fundus, macula-centred")))),
@@ -122,10 +127,10 @@ CONTRASTS = (
     Contrast("surgical tool", "laryngoscopy", (
         Choice("tool", {"surgical_tool": True}, (
             "laryngoscopy with a surgical instrument in view", "view of the larynx, surgical tool visible",
-            "microlaryngoscopy, instrument present")),
+            "suspension laryngoscopy, instrument present")),
         Choice("no tool", {"surgical_tool": False}, (
             "laryngoscopy without any surgical instrument", "view of the larynx, no surgical tool",
-            "microlaryngoscopy, no instrument")))),
+            "suspension laryngoscopy, no instrument")))),
     Contrast("breast density", "mammography", (
         Choice("fatty", {"fatty_breast": True}, (
             "mammogram of a fatty breast", "MLO mammogram, fatty breast tissue", "mammography: breast is fatty")),

@@ -8,30 +8,29 @@ Tables and synthetic images go to -o, into the open; the sheet of real images be
 
 import argparse
 import csv
-import dataclasses
 import io
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
-from intervals import Estimate, estimate, missing, table
+from intervals import Estimate, estimate, missing, table, write
 from PIL import Image, PngImagePlugin
 from scipy.ndimage import gaussian_filter
 
 from medisyn import synthesizer
-from medisyn.data import sheets, vocabulary
+from medisyn.data import images, sheets, vocabulary
 from medisyn.models.vae import Vae
 from medisyn.training import autoencoder, batches
 from medisyn.training.batches import Pixels
 
 LARGEST = 400_000      # bytes of a picture for the documentation
+FIGURES = ("psnr_db", "ssim", "sharpness_left")
 SIGMA, RADIUS = 1.5, 5  # an 11 x 11 window
 
 
 def ssim(made: np.ndarray, image: np.ndarray) -> float:
-    """Structural similarity, Wang et al. 2004, eq. 13, Gaussian window, mean over channels: (C, H, W) in [0, 1], 1 is alike."""
+    """Structural similarity, Wang et al. 2004, eq. 13, Gaussian window, mean over channels: (C, H, W) in [0, 1]."""
     c1, c2 = 0.01**2, 0.03**2
 
     def blur(x: np.ndarray) -> np.ndarray:
@@ -70,8 +69,7 @@ def figures(vae: Vae, pixels: Pixels, size: int, known: tuple[str, ...]) -> list
             if len(mine):
                 break
         if not len(mine):
-            rows.append({"image_type": name, "split": None} | dict.fromkeys(("psnr_db", "ssim", "sharpness_left"),
-                                                                            missing("no unseen real images")))
+            rows.append({"image_type": name, "split": None} | dict.fromkeys(FIGURES, missing("no unseen real images")))
             continue
         tell(f"held out: {name}, {len(mine)} images of {split}")
         values, patients = reconstructed(vae, pixels, mine, size), patients_of(pixels, mine)
@@ -100,15 +98,17 @@ def private_sheet(vae: Vae, pixels: Pixels, size: int, known: tuple[str, ...], e
         if len(mine):
             pair = autoencoder.reconstruct(vae, pixels, mine, size)
             for label, batch in zip((f"{name}: real", f"{name}: reconstructed"), pair, strict=True):
-                rows.append((label, [Image.fromarray(((x + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()) for x in batch]))
+                rows.append((label, [images.to_picture(x.numpy()) for x in batch]))
     return sheets.sheet(rows or [("no unseen real images", [])], columns=each)
 
 
 def samples(maker: synthesizer.Synthesizer, name: str, prompts: list[str], seeds: int = 8) -> Image.Image:
     """What the model draws: a row a prompt, seeds from 0."""
     tell(f"samples: {name}")
-    rows = [(f"{prompt} (seeds 0 to {seeds - 1})", [one.picture for one in maker.generate(prompt, seeds)]) for prompt in prompts]
-    return sheets.sheet(rows, title=f"{vocabulary.IMAGE_TYPES[name].label}: synthetic images by {maker.model.card.name}", columns=seeds)
+    rows = [(f"{prompt} (seeds 0 to {seeds - 1})", [one.picture for one in maker.generate(prompt, seeds)])
+            for prompt in prompts]
+    title = f"{vocabulary.IMAGE_TYPES[name].label}: synthetic images by {maker.model.card.name}"
+    return sheets.sheet(rows, title=title, columns=seeds)
 
 
 def small_png(picture: Image.Image, note: str) -> bytes:
@@ -125,10 +125,10 @@ def small_png(picture: Image.Image, note: str) -> bytes:
 
 
 def report(rows: list[dict], about: str) -> str:
-    return (f"# Reconstruction of held-out patients\n\n{about}. Mean over images with 95 % intervals, bootstrap over patients. "
-            "PSNR and SSIM favour softness; sharpness left is 1 where a reconstruction is as sharp as its original.\n\n"
+    return (f"# Reconstruction of held-out patients\n\n{about}. Mean over images with 95 % intervals, bootstrap over "
+            "patients. PSNR and SSIM favour softness; sharpness left is 1 where a reconstruction is as sharp as its original.\n\n"
             + table(("image type", "PSNR in dB", "SSIM", "sharpness left", "split"),
-                    [(r["image_type"], r["psnr_db"].text, r["ssim"].text, r["sharpness_left"].text, r["split"] or "") for r in rows]))
+                    [(r["image_type"], *(r[name].text for name in FIGURES), r["split"] or "") for r in rows]))
 
 
 def main() -> None:
@@ -139,25 +139,23 @@ def main() -> None:
     parser.add_argument("--private", type=Path, default=Path("out/held-out"), help="what holds real images")
     args = parser.parse_args()
     if args.private.resolve().is_relative_to(args.out.resolve()):
-        raise ValueError(f"--private {args.private} lies within {args.out}; real images must stay out of what is published")
+        raise ValueError(f"--private {args.private} lies within {args.out}; real images stay out of what is published")
     torch.set_num_threads(1)
     maker = synthesizer.load(args.model)
     model, known = maker.model, maker.image_types
     size = model.card.image_size
     pixels = batches.pack([args.real.absolute()], args.private / "pixels", size, ("val", "test"))
     rows = figures(model.vae, pixels, size, known)
-    args.out.mkdir(parents=True, exist_ok=True)
-    plain = [{k: dataclasses.asdict(v) if isinstance(v, Estimate) else v for k, v in row.items()} for row in rows]
     about = f"{model.card.name}, {model.digest[:19]}, at {size} pixels"
-    (args.out / "reconstruction.json").write_text(json.dumps({"about": about, "rows": plain}, indent=1) + "\n", encoding="utf-8")
-    (args.out / "reconstruction.md").write_text(report(rows, about), encoding="utf-8")
+    write(args.out, "reconstruction", {"about": about, "rows": rows}, report(rows, about))
     private_sheet(model.vae, pixels, size, known).save(args.private / "real-and-reconstructed.png")
     with (Path(__file__).parent / "free_prompts.csv").open(newline="", encoding="utf-8") as opened:
         prompts = [(row["prompt"], row["image_type"]) for row in csv.DictReader(opened)]
     for name in known:
         mine = [p for p, t in prompts if t == name][:2] or [vocabulary.IMAGE_TYPES[name].label]
-        (args.out / f"samples-{name}.png").write_bytes(small_png(samples(maker, name, mine), f"Synthetic images made by {about}"))
-    tell(f"wrote reconstruction.md, reconstruction.json and samples-*.png in {args.out}; real images only in {args.private}")
+        drawn = small_png(samples(maker, name, mine), f"Synthetic images made by {about}")
+        (args.out / f"samples-{name}.png").write_bytes(drawn)
+    tell(f"wrote reconstruction.md, .json and samples-*.png in {args.out}; real images only in {args.private}")
 
 
 def tell(text: str) -> None:

@@ -1,7 +1,10 @@
 """Estimates: a figure, its 95 % interval and from how many cases; a figure that cannot be computed says why."""
 
+import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy.stats import rankdata
@@ -46,7 +49,8 @@ def estimate(metric: Callable[[np.ndarray], float], n: int, groups: Sequence | N
     if len(members) == n:
         drawn = (rng.integers(n, size=n) for _ in range(rounds))
     else:
-        drawn = (np.concatenate([members[k] for k in rng.integers(len(members), size=len(members))]) for _ in range(rounds))
+        whole = len(members)
+        drawn = (np.concatenate([members[k] for k in rng.integers(whole, size=whole)]) for _ in range(rounds))
     values = np.array([metric(rows) for rows in drawn])
     value, values = metric(np.arange(n)), values[np.isfinite(values)]
     if not np.isfinite(value) or not len(values):
@@ -76,3 +80,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines) + "\n"
+
+
+def write(folder: Path, name: str, found: object, text: str) -> None:
+    """name.json, for programs, and name.md, for people."""
+    folder.mkdir(parents=True, exist_ok=True)
+    told = json.dumps(found, indent=1, default=dataclasses.asdict)
+    (folder / f"{name}.json").write_text(told + "\n", encoding="utf-8")
+    (folder / f"{name}.md").write_text(text, encoding="utf-8")

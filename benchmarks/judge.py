@@ -1,4 +1,4 @@
-"""The judge: a small network that learns from real training images what an image shows, to be asked about synthetic ones.
+"""The judge: a small network that learns from real training images what an image shows.
 
 A residual network with batch norm: another architecture, another seed and other losses than anything that made the
 images. Training images are mirrored, blurred and brightened at random, so that softness alone decides little.
@@ -6,7 +6,6 @@ images. Training images are mirrored, blurred and brightened at random, so that 
 
 import json
 import sys
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,12 +21,13 @@ from torch import Tensor, nn
 
 from medisyn.data import vocabulary
 from medisyn.data.records import Record
-from medisyn.training import batches
+from medisyn.training import batches, run
 from medisyn.training.batches import Pixels
 
 N_IMAGES = 60_000        # it trains on, repeats counted: about four minutes of one core
 SIDE = 128               # pixels a side of what it sees
 CROP = 112               # of what it trains on
+BATCH, PEAK = 64, 3e-3    # images a step, highest learning rate
 FEWEST = 10              # training images that must show a finding, and lack it, for the judge to learn it
 SEED = 90210
 TURNABLE = ("histopathology", "blood_smear", "dermoscopy")  # no way is up
@@ -39,7 +39,7 @@ class Questions:
 
     image_types: tuple[str, ...]
     findings: tuple[str, ...]            # "mri/glioma"
-    unmentioned: tuple[str, ...]         # findings that are never said to be absent: silence of the same source stands in
+    unmentioned: tuple[str, ...]         # findings never said to be absent: the silence of their source stands in
     contrasts: tuple[str, ...]
     sizes: tuple[int, ...]               # choices of each contrast
 
@@ -63,9 +63,10 @@ class Judge(nn.Module):
     def __init__(self, questions: Questions, width: int = 32):
         super().__init__()
         self.questions = questions
-        self.trunk = nn.Sequential(nn.PixelUnshuffle(4), nn.Conv2d(48, width, 3, padding=1, bias=False), nn.BatchNorm2d(width),
-                                   nn.ReLU(), Residual(width, 2 * width), Residual(2 * width, 4 * width),
-                                   Residual(4 * width, 4 * width), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.trunk = nn.Sequential(
+            nn.PixelUnshuffle(4), nn.Conv2d(48, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
+            Residual(width, 2 * width), Residual(2 * width, 4 * width), Residual(4 * width, 4 * width),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten())
         sizes = [len(questions.image_types), len(questions.findings), *questions.sizes]
         self.head, self.sizes = nn.Linear(4 * width, sum(sizes)), sizes
 
@@ -112,8 +113,8 @@ def choices(known: Sequence[Record], questions: Questions) -> np.ndarray:
 
 def squares(image: np.ndarray) -> Tensor:
     """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in [-1, 1]."""
-    return (torch.from_numpy(np.ascontiguousarray(image)).permute(0, 3, 1, 2).float() / 127.5 - 1) \
-        .contiguous(memory_format=torch.channels_last)
+    own = torch.from_numpy(np.array(image))  # a copy: what is mapped from disk may not be written
+    return (own.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
 def augmented(pixels: np.ndarray, turnable: np.ndarray, rng: np.random.Generator) -> Tensor:
@@ -133,43 +134,41 @@ def augmented(pixels: np.ndarray, turnable: np.ndarray, rng: np.random.Generator
     return (image * gain + lift).clamp(-1, 1)
 
 
-def fit(pixels: Pixels, questions: Questions, n_images: int, batch: int = 64, peak: float = 3e-3) -> Judge:
-    """Train on the split `train`; image types and what they show are drawn almost alike often."""
+def fit(pixels: Pixels, questions: Questions, folder: Path, n_images: int = N_IMAGES) -> Judge:
+    """Train on the split `train`, image types and what they show drawn almost alike often; goes on where it stopped."""
     torch.manual_seed(SEED)
     rows = pixels.of_split("train")
     known = [pixels.records[r] for r in rows]
-    kind = np.array([questions.image_types.index(r.image_type) for r in known])
-    truth, choice = states(known, questions.findings, questions.unmentioned), choices(known, questions)
+    kind = torch.tensor([questions.image_types.index(r.image_type) for r in known])
+    truth = states(known, questions.findings, questions.unmentioned)
+    choice = torch.from_numpy(choices(known, questions))
     turnable = np.array([r.image_type in TURNABLE for r in known])
     balance = torch.from_numpy(((truth == 0).sum(0) / (truth == 1).sum(0).clip(1)).clip(0.2, 5).astype(np.float32))
-    p = batches.weights(known, 0.3)
+    truth, p = torch.from_numpy(truth), batches.weights(known, 0.3)
     judge = Judge(questions).to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.AdamW(judge.parameters(), peak, weight_decay=0.05)
-    steps = max(1, n_images // batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=steps + 1, pct_start=0.15)
-    started, spoken = time.monotonic(), 0.0
-    for step in range(steps):
-        rng = np.random.default_rng([SEED, step])
-        drawn = rng.choice(len(rows), batch, p=p)
+    optimizer = torch.optim.AdamW(judge.parameters(), PEAK, weight_decay=0.05)
+    plan = run.Plan(n_images, BATCH, SEED, log_images=max(BATCH, n_images // 10), save_seconds=60)
+
+    def step(i: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng([SEED, i])
+        drawn = rng.choice(len(rows), BATCH, p=p)
         types, findings, *picks = judge(augmented(pixels.array[rows[drawn]], turnable[drawn], rng))
-        loss = F.cross_entropy(types, torch.from_numpy(kind[drawn]))
-        known_here = torch.from_numpy(truth[drawn])
-        mask = known_here >= 0
-        if mask.any():
-            each = F.binary_cross_entropy_with_logits(findings, known_here.clamp_min(0).float(), reduction="none",
-                                                      pos_weight=balance)
-            loss = loss + each[mask].sum() / batch
-        for k, logits in enumerate(picks):
-            target = torch.from_numpy(choice[drawn, k])
-            loss = loss + F.cross_entropy(logits, target, ignore_index=-1, reduction="sum") / batch
+        said = truth[drawn]
+        each = F.binary_cross_entropy_with_logits(findings, said.clamp_min(0).float(), pos_weight=balance,
+                                                  reduction="none")
+        losses = {"type": F.cross_entropy(types, kind[drawn]), "findings": (each * (said >= 0)).sum() / BATCH}
+        losses["contrasts"] = sum((F.cross_entropy(logits, choice[drawn, k], ignore_index=-1, reduction="sum") / BATCH
+                                   for k, logits in enumerate(picks)), torch.zeros(()))
         optimizer.zero_grad()
-        loss.backward()
+        sum(losses.values()).backward()
+        for group in optimizer.param_groups:
+            group["lr"] = run.learning_rate(PEAK, i, plan.steps, plan.steps // 10, 0.8)
         optimizer.step()
-        schedule.step()
-        if time.monotonic() - spoken > 15 or step == steps - 1:
-            spoken = time.monotonic()
-            tell(f"judge: {(step + 1) * batch:,} of {steps * batch:,} images, loss {loss.item():.3f}, "
-                 f"{(step + 1) * batch / (spoken - started):.0f} images/s")
+        return {name: value.detach() for name, value in losses.items()}
+
+    trainee = run.Trainee(step, {"judge": judge}, {"adamw": optimizer})
+    if not run.train(run.Stage(folder, "judge-training", tell), plan, trainee):
+        raise RuntimeError(f"the judge was stopped before its end; the same command goes on in {folder}")
     return judge.eval().requires_grad_(False)
 
 
@@ -182,11 +181,12 @@ def trained(pixels: Pixels, file: Path, n_images: int = N_IMAGES) -> Judge:
         with safe_open(file, "pt") as opened:
             told = json.loads(opened.metadata()["questions"])
         if told != asked:
-            raise ValueError(f"{file} was trained on other questions than this collection asks; remove it, or pass another --judge")
+            raise ValueError(f"{file} was trained on other questions than this collection asks; "
+                             "remove it and judge-training beside it, or pass another --judge")
         judge = Judge(questions)
         judge.load_state_dict(load_file(file))
         return judge.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-    judge = fit(pixels, questions, n_images)
+    judge = fit(pixels, questions, file.parent, n_images)
     file.parent.mkdir(parents=True, exist_ok=True)
     state = {name: value.contiguous().clone() for name, value in judge.state_dict().items()}
     save_file(state, file, metadata={"questions": json.dumps(asked), "n_images": str(n_images), "seed": str(SEED)})

@@ -9,14 +9,13 @@ where it was: the judge and the images made so far are kept in OUTDIR.
 import argparse
 import csv
 import dataclasses
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from contrasts import CONTRASTS
-from intervals import Estimate, auroc, balanced_accuracy, estimate, missing, table
+from intervals import Estimate, auroc, balanced_accuracy, estimate, missing, table, write
 from judge import SIDE, Questions, answers, choices, states, tell, trained
 from PIL import Image
 
@@ -52,7 +51,8 @@ class Judged:
 
 def judged(judge: torch.nn.Module, records: list[Record], pixels: np.ndarray, splits: dict[str, str]) -> Judged:
     q: Questions = judge.questions
-    kind = np.array([q.image_types.index(r.image_type) if r.image_type in q.image_types else -1 for r in records], np.int64)
+    place = {name: k for k, name in enumerate(q.image_types)}
+    kind = np.array([place.get(r.image_type, -1) for r in records], np.int64)
     groups = np.array([r.patient or r.id for r in records])
     return Judged(records, pixels, answers(judge, pixels), kind, states(records, q.findings, q.unmentioned),
                   choices(records, q), groups, splits)
@@ -69,8 +69,7 @@ def unseen(judge: torch.nn.Module, pixels: batches.Pixels) -> Judged:
                 rows += mine
                 break
     tell(f"judge: asked about {len(rows):,} unseen real images")
-    return judged(judge, [pixels.records[r] for r in rows], np.asarray(pixels.array[sorted(rows)])[np.argsort(np.argsort(rows))],
-                  splits)
+    return judged(judge, [pixels.records[r] for r in rows], np.asarray(pixels.array[rows]), splits)
 
 
 # ---- figures --------------------------------------------------------------------------------------------------------
@@ -101,16 +100,17 @@ def contrast_accuracy(found: Judged, column: int) -> Estimate:
 
 
 def figures(questions: Questions, real: Judged, made: Judged | None, shown: Judged | None) -> list[dict]:
-    """One row a figure: what it is of, on synthetic images, on unseen real ones. made: free wordings, shown: contrasts."""
+    """One row a figure: of what, on synthetic images, on unseen real ones. made: free wordings, shown: contrasts."""
     nothing = missing("no model given")
-    rows = []
+    rows, one_in = [], 1 / len(questions.image_types)
     for k, name in enumerate(questions.image_types):
-        rows.append({"figure": "image type recognised", "of": name, "chance": 1 / len(questions.image_types),
+        rows.append({"figure": "image type recognised", "of": name, "chance": one_in,
                      "synthetic": type_accuracy(made, k) if made else nothing,
                      "real": type_accuracy(real, k) if name in real.splits else missing(UNSEEN),
                      "real_split": real.splits.get(name)})
-    rows.append({"figure": "image type recognised", "of": "all, each type counting alike", "chance": 1 / len(questions.image_types),
-                 "synthetic": all_types(made) if made else nothing, "real": all_types(real), "real_split": "test, else val"})
+    rows.append({"figure": "image type recognised", "of": "all, each type counting alike", "chance": one_in,
+                 "synthetic": all_types(made) if made else nothing, "real": all_types(real),
+                 "real_split": "test, else val"})
     for k, (name, size) in enumerate(zip(questions.contrasts, questions.sizes, strict=True)):
         kind = next(c.image_type for c in CONTRASTS if c.name == name)
         rows.append({"figure": "contrast recognised", "of": f"{name} ({size} ways, {kind})", "chance": 1 / size,
@@ -139,10 +139,10 @@ def report(rows: list[dict], about: dict) -> str:
     if about.get("understood"):
         text.append(f"Free wordings whose image type was understood: {about['understood']}.\n")
     for figure in dict.fromkeys(row["figure"] for row in rows):
-        mine = [r for r in rows if r["figure"] == figure]
+        lines = [(r["of"], f"{r['chance']:.2f}", r["synthetic"].text, r["real"].text, r["real_split"] or "")
+                 for r in rows if r["figure"] == figure]
         text += [f"## {figure[0].upper()}{figure[1:]}\n",
-                 table(("of", "chance", "synthetic", "unseen real", "split"),
-                       [(r["of"], f"{r['chance']:.2f}", r["synthetic"].text, r["real"].text, r["real_split"] or "") for r in mine])]
+                 table(("of", "chance", "synthetic", "unseen real", "split"), lines)]
     return "\n".join(text)
 
 
@@ -178,7 +178,7 @@ def fitted(picture: Image.Image) -> np.ndarray:
 
 
 def mistakes(found: Judged, questions: Questions, file: Path, most: int = 12) -> None:
-    """The images whose type was not recognised, a row a type asked for; the caption says what the judge took them for."""
+    """The images whose type was not recognised, a row a type asked for; captions say what the judge took them for."""
     guess = found.logits[0].argmax(1)
     rows = []
     for k, name in enumerate(questions.image_types):
@@ -219,7 +219,7 @@ def of_prompts(judge: torch.nn.Module, maker: object, each: int, folder: Path) -
     records = [labelled(maker, p, c.image_type, c.choices[k].shows, f"{p} {s}") for p, s, c, k in chosen]
     shown = judged(judge, records, pixels[len(asked):], {})
     column = {name: i for i, name in enumerate(judge.questions.contrasts)}
-    shown.choice[:] = -1                                    # each image answers for the contrast it was made for, no other
+    shown.choice[:] = -1  # each image answers for the contrast it was made for, and for no other
     for i, (_, _, c, k) in enumerate(chosen):
         if c.name in column:
             shown.choice[i, column[c.name]] = k
@@ -249,7 +249,8 @@ def main() -> None:
                           lambda done, total: tell(f"real images: {done:,} of {total:,}") if done % 2000 == 0 else None)
     judge = trained(pixels, file)
     real, made, shown = unseen(judge, pixels), None, None
-    about = {"model": None, "judge": f"{file.name}, {sum(p.numel() for p in judge.parameters()):,} parameters, at {SIDE} pixels"}
+    size = sum(p.numel() for p in judge.parameters())
+    about = {"model": None, "judge": f"{file.name}, {size:,} parameters, at {SIDE} pixels"}
     mistakes(real, judge.questions, args.out / "real-mistakes.png")
     if args.model:
         from medisyn import synthesizer
@@ -262,14 +263,12 @@ def main() -> None:
         confusions(shown, judge.questions, args.out / "confusions.png")
     tell("figures: bootstrapping")
     rows = figures(judge.questions, real, made, shown)
-    plain = [{**row, "synthetic": dataclasses.asdict(row["synthetic"]), "real": dataclasses.asdict(row["real"])} for row in rows]
-    (args.out / "results.json").write_text(json.dumps({"about": about, "figures": plain}, indent=1) + "\n", encoding="utf-8")
-    (args.out / "results.md").write_text(report(rows, about), encoding="utf-8")
+    write(args.out, "results", {"about": about, "figures": rows}, report(rows, about))
     tell(f"wrote {args.out / 'results.md'} and results.json")
 
 
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, RuntimeError) as error:
         sys.exit(f"recognition: {error}")

@@ -22,7 +22,8 @@ def test_a_bare_record_states_its_image_type_alone():
     assert facts.states(Record("a", "a.png", "ct"), facts.names()).sum() == facts.PRESENT
 
 
-@pytest.mark.parametrize(("years", "band"), [(0, "age_0_18"), (17.9, "age_0_18"), (18, "age_18_40"), (74, "age_60_75"), (101, "age_75_200")])
+@pytest.mark.parametrize(("years", "band"), [
+    (0, "age_0_18"), (17.9, "age_0_18"), (18, "age_18_40"), (74, "age_60_75"), (101, "age_75_200")])
 def test_every_age_lies_in_one_band(years, band):
     found = facts.states(Record("a", "a.png", "ct", age_years=years), facts.names())
     bands = {name for name, state in zip(facts.names(), found, strict=True) if state and name.startswith("age_")}

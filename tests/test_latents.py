@@ -123,7 +123,7 @@ def test_the_scale_returned_is_the_one_applied(vae, pixels, tmp_path):
     scaled = Vae(config).eval()
     scaled.load_state_dict(vae.state_dict())
     square = Image.fromarray(pixels.array[0]).resize((32, 32), Image.Resampling.LANCZOS)
-    image = latents.to_tensor(np.asarray(square)[None])
+    image = latents.to_tensor(np.array(square)[None])
     with torch.no_grad():
         assert np.allclose(scaled.encode(image)[0].numpy(), found.latent[0], atol=0.01)
 

@@ -58,7 +58,8 @@ def terminated_after(monkeypatch):
 
 
 @pytest.mark.parametrize("name", STOPS)
-def test_a_stage_stopped_and_resumed_is_the_uninterrupted_one(name, phantom_recipe, phantom_run, tmp_path, terminated_after, capsys):
+def test_a_stage_stopped_and_resumed_is_the_uninterrupted_one(name, phantom_recipe, phantom_run, tmp_path, terminated_after,
+                                                              capsys):
     folder = without(phantom_run, name, tmp_path / "run")
     settings, done = recipe.read(phantom_recipe), 0
     for stop in STOPS[name]:
@@ -149,27 +150,37 @@ def longer(phantom_recipe, phantom_run, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])
-def test_a_process_ended_and_started_again_ends_in_the_same_weights(ending, longer, phantom_recipe, tmp_path, environment):
+def test_a_process_killed_then_stopped_then_left_alone_ends_in_the_same_weights(longer, phantom_recipe, tmp_path, environment):
     words = [sys.executable, "-m", "medisyn", "train", str(phantom_recipe), "-o", str(tmp_path), "--stages", "vae"]
     words += [word for change in LONGER for word in ("--set", change)]
     shutil.copytree(longer / "pixels", tmp_path / "pixels")
-    process = subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("vae/checkpoint-*.safetensors")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(ending)
-    said = process.communicate(timeout=60)[1]
-    assert not (tmp_path / "vae" / "done.json").exists(), said
-    if ending == signal.SIGTERM:
-        assert process.returncode == 0, said
-        assert "saved; the same command goes on from here" in said
-    else:
-        assert process.returncode == -signal.SIGKILL
-    again = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    assert again.returncode == 0, again.stderr
-    assert "vae: resumed at" in again.stderr
+
+    def ended_by(ending: signal.Signals) -> tuple[int, str]:
+        """Start the command, end it after its next checkpoint."""
+        before = set(tmp_path.glob("vae/checkpoint-*.safetensors"))
+        process = subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 120
+        while set(tmp_path.glob("vae/checkpoint-*.safetensors")) <= before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(ending)
+        said = process.communicate(timeout=60)[1]
+        assert not (tmp_path / "vae" / "done.json").exists(), said
+        return process.returncode, said
+
+    assert ended_by(signal.SIGKILL)[0] == -signal.SIGKILL
+    code, said = ended_by(signal.SIGTERM)
+    assert code == 0, said
+    assert "vae: resumed at" in said
+    assert "saved; the same command goes on from here" in said
+    last = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert last.returncode == 0, last.stderr
+    assert "vae: resumed at" in last.stderr
     assert same_tensors(tmp_path / "vae" / "network.safetensors", longer / "vae" / "network.safetensors")
+
+
+def test_training_longer_makes_better_images(longer):
+    first, last = (row["psnr_db"] for row in logged(longer / "vae"))
+    assert last > first + 0.5
 
 
 def test_two_processes_train_what_one_trains(phantom_recipe, phantom_run, tmp_path, environment):

@@ -1,0 +1,192 @@
+"""Generate: seconds an image and peak memory, beside the plain loop that a user of diffusers would write.
+
+    python benchmarks/generate.py --model FOLDER -o OUTDIR
+
+The plain loop has the same weights: 25 Euler steps, guidance as two network calls of batch 1 a step, one decoding.
+All ways take turns within one process a thread count, so that a busy machine slows them alike.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import intervals
+
+PROMPT = "chest X-ray with pneumonia"
+PLAIN_STEPS = 25
+OWN, SAME_STEPS, PLAIN = WAYS = ("medisyn, its own settings", f"medisyn, {PLAIN_STEPS} Euler steps",
+                                 f"plain loop, {PLAIN_STEPS} Euler steps")
+
+
+def plain_loop(model: object, understood_gray: bool, text: str, seed: int, style: int | None, guidance: float,
+               steps: int = PLAIN_STEPS) -> object:
+    """What a tutorial would write: float32 (C, H, W) in [-1, 1]."""
+    import torch
+
+    from medisyn.models.text import to_pieces
+    config = model.dit.config
+    with torch.no_grad():
+        told, _, told_pooled = model.text(*to_pieces(model.tokenizer, [text], model.text.config.max_length))
+        nothing, _, nothing_pooled = model.text(*to_pieces(model.tokenizer, [""], model.text.config.max_length))
+        none = torch.tensor([config.n_styles])
+        chosen = none if style is None else torch.tensor([style])
+        x = torch.randn(1, config.latent_channels, config.latent_size, config.latent_size,
+                        generator=torch.Generator().manual_seed(seed))
+        for k in range(steps):
+            t = torch.full((1,), k / steps)
+            conditional = model.dit(x, t, told, told_pooled, chosen)
+            unconditional = model.dit(x, t, nothing, nothing_pooled, none)
+            x = x + (unconditional + guidance * (conditional - unconditional)) / steps
+        image = model.vae.decode(x).clamp(-1, 1)[0]
+    return (image.mean(0, keepdim=True) if understood_gray else image).numpy()
+
+
+def ways(maker: object) -> dict[str, Callable[[int], object]]:
+    """Each way to make an image: seed -> pixels."""
+    from medisyn.data import vocabulary
+    plan = maker.plan(PROMPT)
+    kind = vocabulary.IMAGE_TYPES.get(plan.understood.image_type)
+    guidance = maker.model.card.guidance
+
+    def plain(seed: int) -> object:
+        how = maker.settings(plan, seed)
+        return plain_loop(maker.model, bool(kind and kind.gray), how.read_as, seed, how.style, guidance)
+
+    return {OWN: lambda seed: maker.make(plan, maker.settings(plan, seed)).image,
+            SAME_STEPS: lambda seed: maker.make(plan, maker.settings(plan, seed, PLAIN_STEPS, None, "euler")).image,
+            PLAIN: plain}
+
+
+def work(model: Path, threads: int, rounds: int, only: str | None) -> dict:
+    """Measured inside a fresh process: seconds of each way in each round, peak memory, how far apart the pixels lie."""
+    import torch
+    torch.set_num_threads(threads)
+    from medisyn import synthesizer
+    before = peak_mib()
+    started = time.perf_counter()
+    maker = synthesizer.load(model)
+    loading = time.perf_counter() - started
+    tried = {name: way for name, way in ways(maker).items() if only in (None, name)}
+    first = {name: way(0) for name, way in tried.items()}  # warm up; the seed on which they are compared
+    seconds: dict[str, list[float]] = {name: [] for name in tried}
+    for k in range(rounds):
+        for name, way in tried.items():
+            started = time.perf_counter()
+            way(k + 1)
+            seconds[name].append(time.perf_counter() - started)
+    gap = None
+    if {SAME_STEPS, PLAIN} <= set(first) and maker.model.card.shift == 1:
+        gap = float(abs(first[SAME_STEPS] - first[PLAIN]).max() * 127.5)
+    return {"seconds": seconds, "loading": loading, "peak_mib": peak_mib(), "imports_mib": before,
+            "largest_gap_levels": gap}
+
+
+def peak_mib() -> float:
+    """The most memory that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
+
+
+def fresh(model: Path, threads: int, rounds: int, only: str | None = None) -> dict:
+    """`work` in a process of its own."""
+    command = [sys.executable, __file__, "--model", str(model), "--rounds", str(rounds), "--worker", str(threads)]
+    command += ["--only", only] if only else []
+    done = subprocess.run(command, capture_output=True, text=True, env=limited(threads))
+    if done.returncode:
+        raise RuntimeError(f"the measurement failed: {done.stderr.strip().splitlines()[-1]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def cold(model: Path, threads: int, folder: Path, times: int) -> list[float]:
+    """Seconds of `medisyn generate` for one image, from the shell to the file."""
+    found = []
+    for k in range(times):
+        command = [sys.executable, "-m", "medisyn", "generate", PROMPT, "--seed", str(k), "--model", str(model),
+                   "-o", str(folder / f"cold-{threads}-{time.time_ns()}")]
+        started = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True, env=limited(threads))
+        found.append(time.perf_counter() - started)
+    return found
+
+
+def limited(threads: int) -> dict[str, str]:
+    """The environment with so many threads, and this repository to import from."""
+    home = str(Path(__file__).resolve().parent.parent)
+    paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads),
+            "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def spread(values: list[float]) -> str:
+    return f"{statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f}, n {len(values)})"
+
+
+def report(result: dict) -> str:
+    lines = [f"# Speed and memory: {result['model']}\n",
+             f"{result['machine']}; load average {result['load_average'][0]:.1f} when it began. {result['settings']}. "
+             "Median (least to most) of runs in turns; how many times as fast is the median over the turns.\n"]
+    for threads, found in result["threads"].items():
+        turns, alone = found["turns"], found["alone"]
+        rows = []
+        for name in WAYS:
+            pairs = zip(turns["seconds"][PLAIN], turns["seconds"][name], strict=True)
+            rows.append((name, spread(turns["seconds"][name]), f"{statistics.median(p / s for p, s in pairs):.2f}",
+                         f"{alone[name]['peak_mib']:.0f}"))
+        lines += [f"## {threads} thread{'s' if threads != '1' else ''}\n",
+                  intervals.table(("way", "seconds an image, warm", "times as fast as the plain loop", "peak memory, MiB"), rows),
+                  f"Cold, from the shell to the PNG: {spread(found['cold'])} s. "
+                  f"Loading the model: {turns['loading']:.2f} s. Imports alone: {turns['imports_mib']:.0f} MiB."]
+        if turns["largest_gap_levels"] is not None:
+            lines.append(f"Same weights, same steps: the plain loop's pixels differ from medisyn's by at most "
+                         f"{turns['largest_gap_levels']:.2f} of 255 levels.\n")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("-o", "--out", type=Path, default=Path("out/speed"))
+    parser.add_argument("--rounds", type=int, default=9, help="warm images of each way")
+    parser.add_argument("--cold", type=int, default=3, help="cold starts")
+    parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--only", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        return print(json.dumps(work(args.model, args.worker, args.rounds, args.only)))
+    from medisyn import synthesizer
+    args.out.mkdir(parents=True, exist_ok=True)
+    model = synthesizer.load(args.model).model
+    card = dataclasses.asdict(model.card)
+    result = {"model": card["name"], "digest": model.digest, "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+              "load_average": os.getloadavg(), "threads": {},
+              "settings": f"Own settings: {card['steps']} steps, {card['sampler']}, guidance {card['guidance']}, "
+                          f"{card['image_size']} pixels"}
+    for threads in map(int, args.threads.split(",")):
+        tell(f"generate: {threads} thread(s)")
+        result["threads"][str(threads)] = {
+            "turns": fresh(args.model, threads, args.rounds),
+            "alone": {name: fresh(args.model, threads, 1, name) for name in WAYS},
+            "cold": cold(args.model, threads, args.out / "cold", args.cold)}
+    intervals.write(args.out, "speed", result, report(result))
+    tell(f"wrote {args.out / 'speed.md'} and speed.json")
+
+
+def tell(text: str) -> None:
+    """A line of progress: stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, FileNotFoundError, RuntimeError) as error:
+        sys.exit(f"generate: {error}")

@@ -1,0 +1,184 @@
+"""Novelty: are synthetic images nearer to those they were trained on than to unseen ones, and would copies be found?
+
+    python benchmarks/novelty.py --synthetic COLLECTION --real data/open --judge OUT/judge.safetensors -o OUTDIR
+
+Two spaces: thumbnails of 32 pixels, and what the judge sees. In each, for every image type:
+- nearer to train: the share of synthetic images whose nearest real one is of the training split, among equally many
+  of both splits; 0.5 where nothing was copied. The same of validation images, which nothing was trained on, beside it.
+- called copies: the share nearer to a training image, plain or mirrored, than all but 1 % of unseen real images are.
+- planted copies found: the same of training images put in on purpose, plain, mirrored and recompressed.
+The sheet of the nearest pairs holds real images: it goes to OUTDIR alone.
+"""
+
+import argparse
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from intervals import Estimate, estimate, missing, table, write
+from judge import SIDE, features, tell, trained
+from PIL import Image
+
+from medisyn.data import images, records, sheets
+from medisyn.training import batches
+from medisyn.training.batches import Pixels
+
+THUMB = 32
+FALSE_ALARMS = 0.01       # of unseen real images, how many may be called copies
+DRAWS = 20                # equal-size subsets that a share is averaged over
+PLANTED = 100             # training images of each type put in on purpose
+PAIRS = 24                # of the sheet
+SPLITS = ("train", "val", "test")
+FIGURES = ("nearer to train", "nearer to train, validation images", "called copies", "planted copies found, plain",
+           "planted copies found, mirrored", "planted copies found, recompressed")
+Space = Callable[[np.ndarray], np.ndarray]  # uint8 (N, SIDE, SIDE, 3) -> float32 (N, D)
+
+
+def thumbnails(pixels: np.ndarray) -> np.ndarray:
+    """32 x 32 colour averages, each image shifted to mean 0 and scaled to length 1: float32 (N, 3072)."""
+    n, cell = len(pixels), pixels.shape[1] // THUMB
+    small = pixels.reshape(n, THUMB, cell, THUMB, cell, 3).mean((2, 4), dtype=np.float32).reshape(n, -1)
+    small -= small.mean(1, keepdims=True)
+    return small / np.maximum(np.linalg.norm(small, axis=1, keepdims=True), 1e-6)
+
+
+def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Euclidean: float32 (len(a), len(b))."""
+    squared = (a * a).sum(1)[:, None] + (b * b).sum(1)[None] - 2 * a @ b.T
+    return np.sqrt(np.maximum(squared, 0))
+
+
+def nearer_to_train(made: np.ndarray, train: np.ndarray, unseen: np.ndarray, seed: int = 0) -> Estimate:
+    """The share of rows nearer to `train` than to `unseen`, equally many of both, averaged over random subsets."""
+    rng = np.random.default_rng(seed)
+    size = min(len(train), len(unseen))
+    to_train, to_unseen = distances(made, train), distances(made, unseen)
+    votes = np.zeros(len(made))
+    for _ in range(DRAWS):
+        a = to_train[:, rng.choice(len(train), size, replace=False)].min(1)
+        b = to_unseen[:, rng.choice(len(unseen), size, replace=False)].min(1)
+        votes += ((a < b) + 0.5 * (a == b)) / DRAWS
+    return estimate(lambda rows: votes[rows].mean(), len(votes))
+
+
+def to_nearest(made: np.ndarray, train: np.ndarray, mirrored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(distance, row) of the nearest training image, plain or mirrored, of each row."""
+    both = np.minimum(distances(made, train), distances(made, mirrored))
+    return both.min(1), both.argmin(1)
+
+
+def recompressed(pixels: np.ndarray, quality: int = 60) -> np.ndarray:
+    """Each image through JPEG."""
+    out = np.empty_like(pixels)
+    for k, square in enumerate(pixels):
+        file = io.BytesIO()
+        Image.fromarray(square).save(file, "JPEG", quality=quality)
+        out[k] = np.asarray(Image.open(file).convert("RGB"))
+    return out
+
+
+def share(found: np.ndarray) -> Estimate:
+    return estimate(lambda rows: found[rows].mean(), len(found), share=True)
+
+
+def one_type(space: Space, made: np.ndarray, real: dict[str, np.ndarray],
+             seed: int = 0) -> tuple[dict[str, Estimate], np.ndarray, np.ndarray]:
+    """The figures of one image type; distance and row of each synthetic image's nearest training image."""
+    train, unseen, val = (real[name] for name in ("train", "test", "val"))
+    of_train, of_made, of_mirrored = space(train), space(made), space(train[:, :, ::-1])
+    distance, row = to_nearest(of_made, of_train, of_mirrored)
+    found = dict.fromkeys(FIGURES, missing("no unseen real images"))
+    if len(unseen):
+        of_unseen = space(unseen)
+        found["nearer to train"] = nearer_to_train(of_made, of_train, of_unseen, seed)
+        found["nearer to train, validation images"] = missing("no validation images")
+        if len(val):
+            found["nearer to train, validation images"] = nearer_to_train(space(val), of_train, of_unseen, seed)
+        usual = to_nearest(of_unseen, of_train, of_mirrored)[0]
+        limit = float(np.quantile(usual, FALSE_ALARMS, method="lower"))
+        found["called copies"] = share(distance < limit)
+        rng = np.random.default_rng(seed)
+        planted = train[rng.choice(len(train), min(PLANTED, len(train)), replace=False)]
+        for name, change in (("plain", np.array), ("mirrored", lambda x: x[:, :, ::-1]), ("recompressed", recompressed)):
+            copies = space(change(planted))
+            found[f"planted copies found, {name}"] = share(to_nearest(copies, of_train, of_mirrored)[0] < limit)
+        distance = distance / max(limit, 1e-6)
+    else:
+        distance = np.full(len(made), np.inf)
+    return found, distance, row
+
+
+def real_of(pixels: Pixels, name: str) -> dict[str, np.ndarray]:
+    """The squares of an image type by split; without a test split its validation images are the unseen ones."""
+    rows = {s: [i for i in pixels.of_split(s) if pixels.records[i].image_type == name] for s in SPLITS}
+    if not rows["test"]:
+        rows["test"], rows["val"] = rows["val"], []
+    return {s: np.asarray(pixels.array[mine]) for s, mine in rows.items()}
+
+
+def report(rows: list[dict], about: str) -> str:
+    text = [f"# Novelty\n\n{about}. Intervals: 95 %, bootstrap over images.\n",
+            "Nearer to train: 0.5 where nothing was copied. The judge was trained on the training images, so its space "
+            "favours them: compare with validation images.",
+            f"Called copies: nearer to a training image than all but {FALSE_ALARMS:.0%} of unseen real images of the type "
+            f"are; about {FALSE_ALARMS:.2f} where nothing was copied, or 1 in n of fewer than {round(1 / FALSE_ALARMS)} "
+            "unseen ones.",
+            "Planted copies are training images; where they are not found, unseen real images lie as near as copies.\n"]
+    for space in dict.fromkeys(r["space"] for r in rows):
+        lines = [(r["image_type"], *(r["figures"][name].text for name in FIGURES)) for r in rows if r["space"] == space]
+        text += [f"## {space[0].upper()}{space[1:]}\n", table(("image type", *FIGURES), lines)]
+    return "\n".join(text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--synthetic", type=Path, required=True, help="a collection of synthetic images")
+    parser.add_argument("--real", type=Path, required=True)
+    parser.add_argument("--judge", type=Path, required=True, help="a judge by recognition.py")
+    parser.add_argument("-o", "--out", type=Path, required=True)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    args.out.mkdir(parents=True, exist_ok=True)
+    pixels = batches.pack([args.real.absolute()], args.judge.parent / "pixels", SIDE, SPLITS)
+    judge = trained(pixels, args.judge)
+    spaces: dict[str, Space] = {"thumbnails": thumbnails, "what the judge sees": lambda x: scaled(features(judge, x))}
+    made: dict[str, list[np.ndarray]] = {}
+    for record in records.read(args.synthetic):
+        made.setdefault(record.image_type, []).append(
+            np.asarray(images.square(images.decode(args.synthetic / record.file_name), SIDE).convert("RGB")))
+    rows, pairs = [], []
+    for name in made:
+        real, mine = real_of(pixels, name), np.stack(made[name])
+        tell(f"novelty: {name}, {len(mine)} synthetic, {len(real['train'])} of train, {len(real['test'])} unseen")
+        if not len(real["train"]):
+            continue
+        for space, seen in spaces.items():
+            found, distance, row = one_type(seen, mine, real)
+            rows.append({"space": space, "image_type": name, "n_synthetic": len(mine), "n_train": len(real["train"]),
+                         "n_unseen": len(real["test"]), "figures": found})
+            near = [k for k, d in enumerate(distance) if np.isfinite(d)]
+            pairs += [(float(distance[k]), name, space, mine[k], real["train"][row[k]]) for k in near]
+    if not rows:
+        raise ValueError(f"{args.synthetic} and {args.real} share no image type; "
+                         "pass the collection that the model was trained on")
+    about = f"{sum(map(len, made.values()))} synthetic images of {args.synthetic} against {args.real}"
+    write(args.out, "novelty", {"about": about, "rows": rows}, report(rows, about))
+    panel = [(f"{name}, {space}: {d:.2f} of the limit for a copy", [Image.fromarray(a), Image.fromarray(b)])
+             for d, name, space, a, b in sorted(pairs, key=lambda pair: pair[0])[:PAIRS]]
+    sheets.sheet(panel, tile=160, title="synthetic | nearest real", columns=2).save(args.out / "nearest-pairs.png")
+    tell(f"wrote {args.out / 'novelty.md'}, novelty.json and nearest-pairs.png (holds real images: keep it here)")
+
+
+def scaled(seen: np.ndarray) -> np.ndarray:
+    """Each row at length 1."""
+    return seen / np.maximum(np.linalg.norm(seen, axis=1, keepdims=True), 1e-6)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, FileNotFoundError, RuntimeError) as error:
+        sys.exit(f"novelty: {error}")

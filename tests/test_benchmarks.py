@@ -1,0 +1,140 @@
+"""The benchmarks: their figures against closed forms, their wordings against the vocabulary, copies planted and found."""
+
+import csv
+import io
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from medisyn.data import prompts, vocabulary
+from medisyn.data.records import Record
+from medisyn.training import batches
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+contrasts, generate, held_out, intervals, judging, novelty, recognition = map(import_module, (
+    "contrasts", "generate", "held_out", "intervals", "judge", "novelty", "recognition"))
+
+
+def test_the_area_under_the_curve_counts_pairs_in_order():
+    score, truth = np.array([0.1, 0.4, 0.4, 0.9]), np.array([False, True, False, True])
+    assert intervals.auroc(score, truth) == pytest.approx(3.5 / 4)          # the tie counts half
+    assert np.isnan(intervals.auroc(score, truth & False))
+
+
+def test_an_interval_over_patients_is_wider_than_over_their_images():
+    values = np.repeat(np.random.default_rng(0).normal(size=20), 10)
+    alone, grouped = (intervals.estimate(lambda r: values[r].mean(), 200, groups)
+                      for groups in (None, np.repeat(np.arange(20), 10)))
+    assert alone.value == grouped.value
+    assert grouped.clusters == 20
+    assert grouped.high - grouped.low > 2 * (alone.high - alone.low)
+
+
+def test_all_of_a_few_is_still_uncertain():
+    found = intervals.estimate(lambda rows: 1.0, 10, share=True)
+    assert (found.low, found.high) == (pytest.approx(0.025**0.1), 1.0)      # Clopper and Pearson
+    assert intervals.estimate(lambda rows: 1.0, 0).text == "no images"
+
+
+def test_similarity_of_an_image_with_itself_is_one():
+    image = np.random.default_rng(0).random((3, 32, 32))
+    assert held_out.ssim(image, image) == pytest.approx(1)
+
+
+def test_similarity_of_flat_images_has_a_closed_form():
+    a, b, c1 = 0.3, 0.5, 0.01**2
+    assert held_out.ssim(np.full((1, 24, 24), a), np.full((1, 24, 24), b)) == pytest.approx(
+        (2 * a * b + c1) / (a * a + b * b + c1))
+
+
+def test_similarity_of_independent_noise_is_low():
+    a, b = np.random.default_rng(0).random((2, 1, 64, 64))
+    assert held_out.ssim(a, b) < 0.1
+
+
+def test_a_picture_for_the_documentation_is_small():
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 700, 3), np.uint8))
+    data = held_out.small_png(noise, "noise")
+    assert len(data) <= held_out.LARGEST
+    assert Image.open(io.BytesIO(data)).text["Description"] == "noise"
+
+
+def test_every_prompt_of_a_contrast_asks_for_its_choice():
+    for contrast in contrasts.CONTRASTS:
+        for k, choice in enumerate(contrast.choices):
+            for prompt in choice.prompts:
+                said = prompts.understand(prompt)
+                shown = Record("a", "a.png", said.image_type or "unknown", anatomy=said.anatomy, view=said.view,
+                               technique=said.technique, findings=said.findings)
+                assert contrast.of(shown) == k, prompt
+
+
+def test_free_wordings_cover_every_image_type_of_the_contrasts():
+    wordings = recognition.free_prompts()
+    count = {kind: sum(t == kind for _, t in wordings) for kind in {t for _, t in wordings}}
+    assert set(count) <= set(vocabulary.IMAGE_TYPES)
+    assert {c.image_type for c in contrasts.CONTRASTS} <= set(count)
+    assert all(4 <= n <= 6 for n in count.values())
+
+
+def test_the_gallery_is_understood_to_the_last_word():
+    with (ROOT / "recipes" / "gallery.csv").open(newline="", encoding="utf-8") as opened:
+        rows = list(csv.DictReader(opened))
+    assert sum(int(row["n"]) for row in rows) <= 100                        # the demo takes seconds
+    understood = [prompts.understand(row["prompt"]) for row in rows]
+    assert [row["prompt"] for row, u in zip(rows, understood, strict=True) if u.not_understood or not u.image_type] == []
+    assert len({u.image_type for u in understood}) == 12
+
+
+def test_the_judge_is_asked_only_what_training_images_teach():
+    def shown(i: int, **findings: bool) -> Record:
+        return Record(str(i), "a.png", "fundus_photograph", view="macula_centred", findings=findings, source="one")
+    known = [shown(i, hard_exudates=True) for i in range(12)] + [shown(i) for i in range(12, 30)]
+    found = judging.questions_of(known)
+    assert (found.findings, found.unmentioned) == (("fundus_photograph/hard_exudates",),) * 2
+    assert found.contrasts == ("hard exudates",)
+    assert judging.states(known, found.findings, found.unmentioned)[:, 0].tolist() == [1] * 12 + [0] * 18
+    assert judging.questions_of(known[:20]).findings == ()                  # too few without
+
+
+def test_a_judge_is_trained_once_and_kept(phantom_recipe, tmp_path):
+    pixels = batches.pack([phantom_recipe.parent / "collection"], tmp_path / "pixels", judging.SIDE, recognition.SPLITS)
+    first = judging.trained(pixels, tmp_path / "judge.safetensors", 2 * judging.BATCH)
+    again = judging.trained(pixels, tmp_path / "judge.safetensors", 2 * judging.BATCH)
+    a, b = (judging.answers(j, np.asarray(pixels.array[:3])) for j in (first, again))
+    assert all(np.allclose(x, y, atol=1e-5) for x, y in zip(a, b, strict=True))
+    rows = recognition.figures(first.questions, recognition.unseen(first, pixels), None, None)
+    assert [r["of"] for r in rows][:2] == ["chest_xray", "dermoscopy"]
+    assert rows[0]["real"].n == 3
+    assert "no model given" in recognition.report(rows, {"model": None, "judge": "a judge"})
+
+
+def test_planted_copies_are_found_and_nothing_else():
+    rng = np.random.default_rng(0)
+    blocks = rng.integers(0, 256, (160, 16, 16, 3), np.uint8)
+    squares = blocks.repeat(8, 1).repeat(8, 2)
+    real = {"train": squares[:80], "test": squares[80:110], "val": squares[110:130]}
+    fresh, distance, _ = novelty.one_type(novelty.thumbnails, squares[130:], real)
+    assert fresh["called copies"].value <= 0.1
+    assert 0.2 < fresh["nearer to train"].value < 0.8
+    assert all(fresh[f"planted copies found, {how}"].value == 1 for how in ("plain", "mirrored", "recompressed"))
+    copied, distance, row = novelty.one_type(novelty.thumbnails, squares[:30, :, ::-1], real)
+    assert copied["called copies"].value == 1
+    assert (row == np.arange(30)).all()
+    assert distance.max() < 0.1
+
+
+def test_the_plain_loop_makes_the_same_pixels(maker):
+    plan = maker.plan(generate.PROMPT)
+    how = maker.settings(plan, 5, steps=6, sampler="euler")
+    plain = generate.plain_loop(maker.model, True, how.read_as, 5, how.style, how.guidance, steps=6)
+    assert maker.model.card.shift == 1
+    assert np.abs(plain - maker.make(plan, how).image).max() < 1e-3
+    assert torch.get_num_threads() == 1

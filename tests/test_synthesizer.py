@@ -1,0 +1,212 @@
+"""The synthesizer: an image is decided by its provenance, says so, and can be made again."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medisyn import synthesizer
+from medisyn.data import images, records
+from medisyn.data.understanding import Understanding
+
+PROMPT = "chest X-ray with pneumonia"
+
+
+def test_an_image_depends_on_its_own_seed_alone(maker):
+    many = maker.generate(PROMPT, n=3, seed=5)
+    alone, = maker.generate(PROMPT, n=1, seed=6)
+    assert np.array_equal(many[1].image, alone.image)
+    assert many[1].record == alone.record
+    assert not np.array_equal(many[0].image, alone.image)
+
+
+def test_what_is_decided_otherwise_looks_otherwise(maker):
+    base, = maker.generate(PROMPT, seed=1)
+    for change in ({"seed": 2}, {"steps": 3}, {"guidance": 5.0}, {"sampler": "euler"}):
+        other, = maker.generate(PROMPT, **{"seed": 1} | change)
+        assert other.record.id != base.record.id
+        assert not np.array_equal(other.image, base.image), change
+
+
+def test_guidance_of_one_asks_once_and_agrees_with_the_long_way(maker):
+    plan = maker.plan(PROMPT)
+    short = maker.make(plan, maker.settings(plan, 3, guidance=1))
+    long = maker.make(plan, dataclasses.replace(maker.settings(plan, 3), guidance=1.0 + 1e-9))
+    assert np.allclose(short.image, long.image, atol=1e-3)
+
+
+def test_an_image_is_made_again_from_its_provenance(maker):
+    made, = maker.generate(PROMPT, seed=11, steps=3, guidance=1.5, sampler="heun")
+    again = maker.remake(made.record.provenance)
+    assert np.array_equal(again.image, made.image)
+    assert again.record == made.record
+
+
+def test_the_provenance_of_another_model_is_refused(maker):
+    made, = maker.generate(PROMPT)
+    with pytest.raises(ValueError, match="pass the right one with --model"):
+        maker.remake(dataclasses.replace(made.record.provenance, model="sha256:other"))
+
+
+def test_a_png_carries_its_provenance(maker, tmp_path):
+    made, = maker.generate(PROMPT, seed=2)
+    path = images.write_png(made.image, tmp_path / "a.png", made.record.provenance)
+    assert images.read_provenance(path) == made.record.provenance
+    with Image.open(path) as opened:
+        opened.load()
+        assert opened.text["Description"] == PROMPT
+    assert np.array_equal(images.read(path), images.from_picture(made.picture))
+    assert synthesizer.compare(maker, path, made.record.provenance) == {"same": True, "differing": 0.0, "largest": 0}
+
+
+def test_one_level_of_one_pixel_is_noticed(maker, tmp_path):
+    made, = maker.generate(PROMPT, seed=2)
+    pixels = np.asarray(made.picture).copy()
+    pixels[3, 4] ^= 1
+    path = tmp_path / "a.png"
+    path.write_bytes(images.png_bytes(Image.fromarray(pixels), made.record.provenance))
+    found = synthesizer.compare(maker, path, made.record.provenance)
+    assert found == {"same": False, "differing": 1 / 32**2, "largest": 1}
+
+
+def test_an_image_of_another_size_differs_altogether(maker, tmp_path):
+    made, = maker.generate(PROMPT, seed=2)
+    path = tmp_path / "a.png"
+    path.write_bytes(images.png_bytes(made.picture.resize((16, 16)), made.record.provenance))
+    assert synthesizer.compare(maker, path, made.record.provenance)["same"] is False
+
+
+def test_gray_types_are_gray_and_coloured_ones_are_not(maker):
+    chest, = maker.generate("chest X-ray")
+    mole, = maker.generate("dermoscopy of a melanoma")
+    assert chest.image.shape == (1, 32, 32)
+    assert mole.image.shape == (3, 32, 32)
+    for made in (chest, mole):
+        assert made.image.dtype == np.float32
+        assert np.abs(made.image).max() <= 1
+
+
+def test_a_record_says_what_was_understood_and_nothing_more(maker):
+    made, = maker.generate("CXR, 4 y/o boy, pneumonia")
+    record = made.record
+    assert (record.image_type, record.specialty, record.sex, record.age_years) == ("chest_xray", "radiology", "male", 4)
+    assert record.findings == {"pneumonia": True}
+    assert record.text == "CXR, 4 y/o boy, pneumonia"
+    assert record.synthetic
+    assert record.source == "phantom"
+
+
+def held(folder) -> list[records.Record]:
+    return list(records.read(folder))
+
+
+def test_a_collection_grows_without_doubles(maker, tmp_path):
+    first = list(synthesizer.write(maker.generate(PROMPT, n=2, seed=0), tmp_path))
+    more = list(synthesizer.write(maker.generate(PROMPT, n=3, seed=1), tmp_path))
+    assert held(tmp_path) == [first[0].record, *(one.record for one in more)]
+    for record in held(tmp_path):
+        assert images.read_provenance(tmp_path / record.file_name) == record.provenance
+    assert len(list((tmp_path / "images").iterdir())) == 4
+
+
+def test_a_line_that_says_otherwise_is_replaced_not_doubled(maker, tmp_path):
+    made, = synthesizer.write(maker.generate(PROMPT), tmp_path)
+    other, = synthesizer.write(maker.generate("dermoscopy"), tmp_path)
+    records.write([dataclasses.replace(made.record, findings={}), other.record], tmp_path)
+    list(synthesizer.write([made], tmp_path))
+    assert held(tmp_path) == [made.record, other.record]
+
+
+def test_images_that_are_there_are_not_made_again(maker, tmp_path, monkeypatch):
+    plans, asked = {PROMPT: maker.plan(PROMPT)}, [(PROMPT, 3, 0)]
+    begun = synthesizer.write(synthesizer.make_all(maker, plans, asked, tmp_path), tmp_path)
+    next(begun)
+    next(begun)
+    begun.close()  # interrupted
+    kept, calls, make = held(tmp_path), [], synthesizer.Synthesizer.make
+    monkeypatch.setattr(synthesizer.Synthesizer, "make", lambda self, plan, how: calls.append(how.seed) or make(self, plan, how))
+    done = list(synthesizer.write(synthesizer.make_all(maker, plans, asked, tmp_path), tmp_path))
+    assert len(kept) == 2
+    assert calls == [2]
+    assert held(tmp_path) == [one.record for one in done]
+    (tmp_path / kept[0].file_name).unlink()
+    list(synthesizer.write(synthesizer.make_all(maker, plans, asked, tmp_path), tmp_path))
+    assert calls == [2, 0]
+    assert (tmp_path / kept[0].file_name).is_file()
+
+
+def test_a_known_combination_is_made_without_a_warning(maker):
+    assert maker.plan(PROMPT).warnings == ()
+    assert maker.plan(PROMPT).understood.support == 10
+
+
+@pytest.mark.parametrize(("prompt", "said"), [
+    ("a purple banana", "no image type was understood in 'a purple banana'"),
+    ("brain MRI with glioma", "MRI was never trained on; this model knows chest X-ray, dermoscopy"),
+    ("chest X-ray with cardiomegaly", "no training image shows this combination; the nearest known one is: chest X-ray"),
+])
+def test_a_doubtful_prompt_is_told_so(maker, prompt, said):
+    warning, = maker.plan(prompt).warnings
+    assert said in warning
+    assert "\n" not in warning
+
+
+def test_a_warning_about_an_unknown_word_offers_the_nearest(maker):
+    warning, = maker.plan("dermoscpy").warnings or maker.plan("dermatoscopi picture").warnings or ("",)
+    assert "did you mean" in warning or maker.plan("dermoscpy").understood.image_type == "dermoscopy"
+
+
+def test_what_is_not_understood_is_not_read_by_the_network(maker):
+    plan = maker.plan("chest X-ray with pneumonia and a blorbified gnarf")
+    assert plan.understood.not_understood
+    assert plan.read_as == "Chest X-ray, pneumonia."
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"steps": 0}, "steps should lie between 1 and 200, found 0"), ({"steps": 201}, "found 201"),
+    ({"guidance": -1}, "guidance should lie between 0 and 20"), ({"guidance": float("nan")}, "guidance should lie"),
+    ({"sampler": "hein"}, "should be one of euler, heun, multistep"), ({"seed": -1}, "a seed should lie between 0 and 2"),
+    ({"seed": 2**63}, "a seed should lie")])
+def test_a_setting_out_of_range_is_refused_in_a_sentence(maker, change, said):
+    with pytest.raises(ValueError, match=said):
+        maker.generate(PROMPT, **change)
+
+
+def test_styles_are_drawn_as_often_as_they_occur(maker):
+    support = [["chest_xray", "chest", None, None, None, ["pneumonia"], [], 4, {"0": 3, "1": 1}],
+               ["chest_xray", "chest", None, None, None, [], ["pneumonia"], 4, {"2": 4}],
+               ["dermoscopy", "skin", None, None, None, [], [], 9, {"3": 9}]]
+    other = synthesizer.Synthesizer(dataclasses.replace(maker.model, support=support), "0")
+    sick = Understanding("chest_xray", findings={"pneumonia": True})
+    drawn = [other.draw_style(sick, seed) for seed in range(400)]
+    assert set(drawn) == {0, 1}
+    assert drawn.count(0) / 400 == pytest.approx(0.75, abs=0.07)
+    assert {other.draw_style(Understanding("chest_xray", findings={"pneumonia": False}), seed) for seed in range(9)} == {2}
+    unseen = Understanding("chest_xray", findings={"cardiomegaly": True})
+    assert {other.draw_style(unseen, seed) for seed in range(60)} == {0, 1, 2}
+    assert other.draw_style(Understanding(), 0) is None
+
+
+def test_an_overview_shows_a_row_a_prompt(maker, tmp_path):
+    list(synthesizer.write(maker.generate(PROMPT, n=2), tmp_path))
+    one = synthesizer.contact_sheet(tmp_path, "one.png")
+    list(synthesizer.write(maker.generate("dermoscopy", n=1), tmp_path))
+    with Image.open(one) as small, Image.open(synthesizer.contact_sheet(tmp_path, "two.png")) as large:
+        assert large.height > small.height
+        assert large.width == small.width
+
+
+def test_a_csv_fills_its_gaps(tmp_path):
+    path = tmp_path / "prompts.csv"
+    path.write_text("prompt,n,seed\nchest X-ray,3,\n\"dermoscopy, melanoma\",,9\n", encoding="utf-8-sig")
+    assert synthesizer.read_prompts(path, 2, 5) == [("chest X-ray", 3, 5), ("dermoscopy, melanoma", 2, 9)]
+
+
+@pytest.mark.parametrize(("text", "said"), [("text\nchest\n", "found text"), ("", "found no rows"),
+                                            ("prompt,n\nchest,three\n", "whole numbers")])
+def test_a_csv_of_another_form_is_refused(tmp_path, text, said):
+    path = tmp_path / "prompts.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=said):
+        synthesizer.read_prompts(path, 1, 0)

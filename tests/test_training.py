@@ -1,0 +1,227 @@
+"""Training: on phantoms from end to end, and each loss against a value known beforehand."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from medisyn import recipe
+from medisyn.data import facts, records
+from medisyn.models.dit import Dit, DitConfig
+from medisyn.training import adversary, autoencoder, batches, diffusion, stages, text
+from medisyn.training.batches import Pixels
+from medisyn.training.diffusion import DitSettings
+from medisyn.training.ema import Ema, gamma_of
+
+
+def rows(run, stage: str) -> list[dict]:
+    return [json.loads(line) for line in (run / stage / "log.jsonl").read_text().splitlines()]
+
+
+# ---- end to end ------------------------------------------------------------------------------------------------------
+
+def test_every_stage_leaves_its_log_its_pictures_and_its_network(phantom_run):
+    for stage, n_images, figures in (("text", 96, {"reading", "contrast", "stated_facts_read", "captions_without_error"}),
+                                     ("vae", 96, {"loss", "reconstruction", "kl", "psnr_db"}),
+                                     ("decoder", 24, {"closeness", "matching", "critic", "psnr_db", "sharpness"}),
+                                     ("dit", 96, {"loss", "train_ema_0.05", "held_out_ema_0.05", "held_out_ema_0.10"})):
+        last = rows(phantom_run, stage)[-1]
+        assert last["n_images"] == n_images
+        assert figures <= set(last)
+        assert all(np.isfinite(value) for value in last.values())
+        assert (phantom_run / stage / "network.safetensors").is_file()
+        for picture in ("loss.png",) if stage == "text" else ("loss.png", "samples.png"):
+            with Image.open(phantom_run / stage / picture) as opened:
+                assert min(opened.size) > 30
+
+
+def test_every_stage_that_sees_images_learns_something(phantom_run):
+    for stage, figure in (("vae", "loss"), ("decoder", "closeness"), ("dit", "loss")):
+        first, last = (row[figure] for row in rows(phantom_run, stage))
+        assert last < first, stage
+
+
+def test_the_text_encoder_learns_to_say_little_rather_than_anything(phantom_recipe, phantom_run, tmp_path):
+    shutil.copytree(phantom_run / "pixels", tmp_path / "pixels")
+    changes = ["text.n_images=320", "text.learning_rate=0.03", "text.log_images=160"]
+    stages.run(recipe.read(phantom_recipe, changes), tmp_path, ["text"])
+    first, last = (row["reading"] for row in rows(tmp_path, "text"))
+    assert last < 0.75 * first
+
+
+def test_sharpening_leaves_the_latents_as_they_were(phantom_run):
+    before, after = (stages.scaled_vae(phantom_run, sharpened) for sharpened in (False, True))
+    image = torch.rand(1, 3, 32, 32) * 2 - 1
+    assert torch.equal(before.encode(image), after.encode(image))
+    assert not torch.equal(before.decode(before.encode(image)), after.decode(after.encode(image)))
+
+
+def test_the_model_counts_what_it_was_trained_on(phantom_run, maker, phantom_recipe):
+    known = [r for r in records.read(phantom_recipe.parent / "collection") if r.split == "train"]
+    assert sum(row[7] for row in maker.model.support) == len(known)
+    assert all(sum(row[8].values()) == row[7] for row in maker.model.support)
+    assert max(int(style) for row in maker.model.support for style in row[8]) < maker.model.dit.config.n_styles
+    data, = json.loads((phantom_run / "model" / "training_data.json").read_text())
+    assert data.items() >= {"source": "phantom", "licences": ["CC0-1.0"], "image_types": ["chest_xray", "dermoscopy"],
+                            "n_images": len(known)}.items()
+    assert maker.model.card.n_images == 96
+
+
+def test_the_outlook_names_every_network(phantom_recipe):
+    lines = stages.outlook(recipe.read(phantom_recipe))
+    assert [line.split()[0] for line in lines] == ["text", "vae", "dit"]
+    assert all("96 images" in line for line in lines)
+
+
+# ---- the autoencoder -------------------------------------------------------------------------------------------------
+
+def test_psnr_of_a_known_error():
+    image = torch.zeros(2, 3, 8, 8)
+    assert autoencoder.psnr(image + 0.02, image).tolist() == pytest.approx([40.0, 40.0], abs=1e-3)
+
+
+def test_a_perfect_reconstruction_costs_nothing_and_a_shift_costs_its_size():
+    image = torch.rand(2, 3, 16, 16)
+    assert autoencoder.reconstruction_loss(image, image) == 0
+    assert float(autoencoder.reconstruction_loss(image + 0.1, image)) == pytest.approx(0.1 * 1.5, abs=1e-5)
+
+
+def test_sobel_measures_the_slope_of_a_ramp():
+    ramp = torch.arange(8.0).expand(1, 3, 8, 8)
+    slopes = autoencoder.sobel(ramp)
+    assert slopes.shape == (1, 6, 6, 6)
+    assert slopes[:, 0::2].abs().unique().tolist() == [2.0]
+    assert slopes[:, 1::2].abs().max() == 0
+
+
+def test_crops_are_a_function_of_their_generator(phantom_run):
+    pixels, chosen = Pixels(phantom_run / "pixels"), np.arange(6)
+    first, again, other = (autoencoder.crops(pixels, chosen, 32, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert first.shape == (6, 3, 32, 32)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert first.min() >= -1
+    assert first.max() <= 1
+
+
+def test_the_spread_takes_types_in_turns(phantom_run):
+    pixels = Pixels(phantom_run / "pixels")
+    kinds = [pixels.records[row].image_type for row in autoencoder.spread(pixels, pixels.of_split("train"), 2)]
+    assert kinds == ["chest_xray", "dermoscopy"] * 2
+
+
+# ---- the decoder's adversary -----------------------------------------------------------------------------------------
+
+def test_the_hinge_is_content_beyond_its_margin():
+    one = torch.ones(1, 1, 2, 2)
+    assert adversary.discriminator_loss(2 * one, -2 * one) == 0
+    assert adversary.discriminator_loss(0 * one, 0 * one) == 2
+
+
+def test_balanced_losses_pull_equally_hard():
+    last = torch.ones(3, requires_grad=True)
+    weight = adversary.balance((6 * last).sum(), (2 * last).sum(), last)
+    assert float(weight) == pytest.approx(3.0, rel=1e-3)
+
+
+def test_eight_turns_are_eight_pictures():
+    image = torch.rand(1, 3, 4, 4)
+    made = [adversary.turned(image, which) for which in range(8)]
+    assert torch.equal(made[0], image)
+    assert len({tuple(m.flatten().tolist()) for m in made}) == 8
+
+
+def test_sharpness_is_one_for_the_original_and_less_when_blurred():
+    image = torch.rand(2, 3, 32, 32)
+    blurred = nn.functional.avg_pool2d(image, 3, 1, 1)
+    assert adversary.sharpness(image, image) == pytest.approx(1.0)
+    assert adversary.sharpness(blurred, image) < 0.5
+
+
+# ---- the text encoder ------------------------------------------------------------------------------------------------
+
+def test_like_facts_attract():
+    stated = torch.tensor([[1, 0], [0, 1], [1, 0], [0, 1]])
+    together = torch.tensor([[1.0, 0], [0, 1], [1, 0], [0, 1]])
+    apart = torch.tensor([[1.0, 0], [0, 1], [0, 1], [1, 0]])
+    assert text.contrastive_loss(together, stated) < 0.01
+    assert text.contrastive_loss(apart, stated) > 5
+
+
+def test_captions_state_what_is_said_of_them(phantom_recipe):
+    known = list(records.read(phantom_recipe.parent / "collection"))
+    names = facts.names()
+    first, second, stated = text.draw_captions(known, batches.weights(known), 20, np.random.default_rng(0), 0.0, names)
+    again = text.draw_captions(known, batches.weights(known), 20, np.random.default_rng(0), 0.0, names)
+    assert (first, second) == again[:2]
+    assert stated.shape == (20, len(names))
+    kinds = [i for i, name in enumerate(names) if name in ("chest_xray", "dermoscopy", "ct", "mri")]
+    assert (stated[:, kinds] > 0).any()
+    assert len({a == b for a, b in zip(first, second, strict=True)} | {False}) <= 2
+    assert np.array_equal(stated, again[2])
+
+
+# ---- the denoiser ----------------------------------------------------------------------------------------------------
+
+def test_the_angle_costs_nothing_ahead_one_across_and_two_behind():
+    ahead, across = torch.tensor([[1.0, 0]]).view(1, 2, 1, 1), torch.tensor([[0, 1.0]]).view(1, 2, 1, 1)
+    costs = [float(diffusion.direction_loss(v, 5 * ahead)) for v in (ahead, across, -ahead)]
+    assert costs == pytest.approx([0.0, 1.0, 2.0], abs=1e-6)
+
+
+def test_every_weight_has_one_optimizer():
+    dit = Dit(DitConfig(4, 4, 32, 2, 2, 16, 24, 2, 3))
+    optimizers = diffusion.split_optimizers(dit, DitSettings())
+    held = [id(p) for o in optimizers.values() for group in o.param_groups for p in group["params"]]
+    assert sorted(held) == sorted(id(p) for p in dit.parameters())
+    assert all(p.ndim == 2 for group in optimizers["muon"].param_groups for p in group["params"])
+
+
+def test_captions_and_styles_are_withheld_as_often_as_told(phantom_run):
+    known, found = Pixels(phantom_run / "pixels").records, stages.latents.load(phantom_run / "latents")
+    chosen = np.zeros(1500, int) + int(found.row[0])
+    settings = DitSettings(drop_text=0.2, drop_style=0.4)
+    m, texts, styles = diffusion.batch_of(found, known, diffusion.by_row(found), chosen, np.random.default_rng(0), settings)
+    assert texts.count("") / 1500 == pytest.approx(0.2, abs=0.04)
+    assert (styles == found.n_styles).mean() == pytest.approx(0.4, abs=0.04)
+    assert set(found.row[m]) == {found.row[0]}
+    told = styles != found.n_styles
+    assert np.array_equal(styles[told], found.style[m][told])
+
+
+def test_watched_images_take_types_in_turns(phantom_run):
+    known = Pixels(phantom_run / "pixels").records
+    watched = diffusion.watched_rows(np.arange(len(known)), known, 6)
+    assert [known[row].image_type for row in watched] == ["chest_xray", "dermoscopy"] * 3
+
+
+def test_the_better_moving_average_is_kept(tmp_path):
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"n_images": 1, "held_out_a": 0.1, "held_out_b": 0.9}\n{"n_images": 2, "held_out_a": 0.5, "held_out_b": 0.4}\n')
+    assert stages.best_ema(log, ["a", "b"]) == "b"
+    log.write_text('{"n_images": 2}\n')
+    assert stages.best_ema(log, ["a", "b"]) == "a"
+
+
+# ---- moving averages -------------------------------------------------------------------------------------------------
+
+def test_an_average_begins_as_the_network_and_weighs_by_a_power_of_time():
+    layer = nn.Linear(1, 1, bias=False)
+    ema = Ema(layer, 0.10)
+    values = []
+    for step in range(50):
+        nn.init.constant_(layer.weight, float(step))
+        ema.update(layer, step)
+        values.append(float(ema.network.weight))
+    assert values[0] == 0
+    assert values[-1] == pytest.approx((gamma_of(0.10) + 1) / (gamma_of(0.10) + 2) * 50, rel=0.03)
+
+
+@pytest.mark.parametrize("width", [0.05, 0.10, 0.20])
+def test_gamma_gives_the_width_it_was_asked_for(width):
+    gamma = gamma_of(width)
+    assert (gamma + 1) ** 0.5 / ((gamma + 2) * (gamma + 3) ** 0.5) == pytest.approx(width)
