@@ -140,8 +140,8 @@ def report(result: dict) -> str:
             pairs = zip(turns["seconds"][PLAIN], turns["seconds"][name], strict=True)
             rows.append((name, spread(turns["seconds"][name]), f"{statistics.median(p / s for p, s in pairs):.2f}",
                          f"{alone[name]['peak_mib']:.0f}"))
-        lines += [f"## {threads} thread{'s' if threads != '1' else ''}\n",
-                  intervals.table(("way", "seconds an image, warm", "times as fast as the plain loop", "peak memory, MiB"), rows),
+        head = ("way", "seconds an image, warm", "times as fast as the plain loop", "peak memory, MiB")
+        lines += [f"## {threads} thread{'s' if threads != '1' else ''}\n", intervals.table(head, rows),
                   f"Cold, from the shell to the PNG: {spread(found['cold'])} s. "
                   f"Loading the model: {turns['loading']:.2f} s. Imports alone: {turns['imports_mib']:.0f} MiB."]
         if turns["largest_gap_levels"] is not None:

@@ -126,7 +126,8 @@ def small_png(picture: Image.Image, note: str) -> bytes:
 
 def report(rows: list[dict], about: str) -> str:
     return (f"# Reconstruction of held-out patients\n\n{about}. Mean over images with 95 % intervals, bootstrap over "
-            "patients. PSNR and SSIM favour softness; sharpness left is 1 where a reconstruction is as sharp as its original.\n\n"
+            "patients. PSNR and SSIM favour softness; sharpness left is 1 where a reconstruction is "
+            "as sharp as its original.\n\n"
             + table(("image type", "PSNR in dB", "SSIM", "sharpness left", "split"),
                     [(r["image_type"], *(r[name].text for name in FIGURES), r["split"] or "") for r in rows]))
 

@@ -102,7 +102,8 @@ def one_type(space: Space, made: np.ndarray, real: dict[str, np.ndarray],
         found["called copies"] = share(distance < limit)
         rng = np.random.default_rng(seed)
         planted = train[rng.choice(len(train), min(PLANTED, len(train)), replace=False)]
-        for name, change in (("plain", np.array), ("mirrored", lambda x: x[:, :, ::-1]), ("recompressed", recompressed)):
+        changes = (("plain", np.array), ("mirrored", lambda x: x[:, :, ::-1]), ("recompressed", recompressed))
+        for name, change in changes:
             copies = space(change(planted))
             found[f"planted copies found, {name}"] = share(to_nearest(copies, of_train, of_mirrored)[0] < limit)
         distance = distance / max(limit, 1e-6)
@@ -123,9 +124,9 @@ def report(rows: list[dict], about: str) -> str:
     text = [f"# Novelty\n\n{about}. Intervals: 95 %, bootstrap over images.\n",
             "Nearer to train: 0.5 where nothing was copied. The judge was trained on the training images, so its space "
             "favours them: compare with validation images.",
-            f"Called copies: nearer to a training image than all but {FALSE_ALARMS:.0%} of unseen real images of the type "
-            f"are; about {FALSE_ALARMS:.2f} where nothing was copied, or 1 in n of fewer than {round(1 / FALSE_ALARMS)} "
-            "unseen ones.",
+            f"Called copies: nearer to a training image than all but {FALSE_ALARMS:.0%} of unseen real images of the "
+            f"type are; about {FALSE_ALARMS:.2f} where nothing was copied, or 1 in n of fewer than "
+            f"{round(1 / FALSE_ALARMS)} unseen ones.",
             "Planted copies are training images; where they are not found, unseen real images lie as near as copies.\n"]
     for space in dict.fromkeys(r["space"] for r in rows):
         lines = [(r["image_type"], *(r["figures"][name].text for name in FIGURES)) for r in rows if r["space"] == space]

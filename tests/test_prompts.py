@@ -5,8 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from medisyn.data.prompts import (REGISTERS, canonical, caption, describe, necessary, noisy, paraphrases, random_record,
-                                  understand)
+from medisyn.data.prompts import REGISTERS, canonical, caption, describe, necessary, noisy, paraphrases, random_record, understand
 from medisyn.data.records import Record
 from medisyn.data.vocabulary import IMAGE_TYPES, check, closed
 from medisyn.data.wordings import HOLES, PHRASES, REPORTS, SENTENCES

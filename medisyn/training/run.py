@@ -30,8 +30,9 @@ Message = Callable[[str], None]
 
 
 def say(text: str) -> None:
-    """One line on stderr: stdout belongs to results."""
-    print(text, file=sys.stderr, flush=True)
+    """One line on stderr, from one process of many: stdout belongs to results."""
+    if rank() == 0:
+        print(text, file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -32,14 +31,12 @@ from medisyn.training.batches import Pixels
 from medisyn.training.diffusion import Reader
 from medisyn.training.latents import Latents
 from medisyn.training.run import Stage, join_ranks, rank, say, wait, write_json
-
-if TYPE_CHECKING:
-    from medisyn.recipe import Recipe  # read, never built, here
+from medisyn.training.settings import Recipe
 
 STAGES = ("text", "vae", "latents", "decoder", "dit", "model")
 
 
-def run(recipe: "Recipe", folder: Path, stages: Sequence[str] = STAGES, resume: bool = True) -> Path | None:
+def run(recipe: Recipe, folder: Path, stages: Sequence[str] = STAGES, resume: bool = True) -> Path | None:
     """Do the stages in order; the model folder, or None where a signal stopped it or `model` was not asked for."""
     join_ranks()
     if recipe.threads:
@@ -64,7 +61,7 @@ def run(recipe: "Recipe", folder: Path, stages: Sequence[str] = STAGES, resume: 
     return folder / "model" if "model" in stages else None
 
 
-def outlook(recipe: "Recipe") -> list[str]:
+def outlook(recipe: Recipe) -> list[str]:
     """What a recipe would train: networks, sizes, images, and roughly how long on this machine."""
     import time
     facts_known = len(facts.names())
@@ -104,7 +101,7 @@ def adopt(old: Path, new: Path) -> None:
     shutil.copytree(old, new, dirs_exist_ok=True)
 
 
-def packed(recipe: "Recipe", folder: Path) -> Pixels:
+def packed(recipe: Recipe, folder: Path) -> Pixels:
     collections = [Path(c).expanduser().absolute() for c in recipe.data.collections]
     return batches.pack(collections, folder / "pixels", recipe.data.packed_side, progress=counter("pixels"))
 
@@ -117,7 +114,7 @@ def counter(name: str, every: int = 5000) -> Callable[[int, int], None]:
     return tell
 
 
-def do_text(recipe: "Recipe", folder: Path, stage: Stage, pixels: Pixels, resume: bool) -> bool:
+def do_text(recipe: Recipe, folder: Path, stage: Stage, pixels: Pixels, resume: bool) -> bool:
     known = [pixels.records[i] for i in pixels.of_split("train")]
     fitted = text.fit(stage, known, recipe.seed, recipe.text, resume)
     if fitted is None:
@@ -126,7 +123,7 @@ def do_text(recipe: "Recipe", folder: Path, stage: Stage, pixels: Pixels, resume
     return True
 
 
-def do_vae(recipe: "Recipe", folder: Path, stage: Stage, pixels: Pixels, resume: bool) -> bool:
+def do_vae(recipe: Recipe, folder: Path, stage: Stage, pixels: Pixels, resume: bool) -> bool:
     vae = autoencoder.fit(stage, pixels, recipe.image_size, recipe.seed, recipe.vae, resume)
     if vae is None:
         return False
@@ -134,7 +131,7 @@ def do_vae(recipe: "Recipe", folder: Path, stage: Stage, pixels: Pixels, resume:
     return True
 
 
-def do_latents(recipe: "Recipe", folder: Path, stage: Stage, pixels: Pixels, resume: bool) -> bool:
+def do_latents(recipe: Recipe, folder: Path, stage: Stage, pixels: Pixels, resume: bool) -> bool:
     if rank() == 0:
         vae = kept(folder / "vae", Vae, VaeConfig)
         _, config = latents.encode(vae, pixels, stage.folder, recipe.image_size, recipe.seed, recipe.latents, counter("latents"))
@@ -142,7 +139,7 @@ def do_latents(recipe: "Recipe", folder: Path, stage: Stage, pixels: Pixels, res
     return True
 
 
-def do_decoder(recipe: "Recipe", folder: Path, stage: Stage, pixels: Pixels, resume: bool) -> bool:
+def do_decoder(recipe: Recipe, folder: Path, stage: Stage, pixels: Pixels, resume: bool) -> bool:
     if recipe.decoder.n_images:
         soft = scaled_vae(folder, sharpened=False)
         vae = adversary.fit(stage, soft, pixels, recipe.image_size, recipe.seed, recipe.decoder, resume)
@@ -152,7 +149,7 @@ def do_decoder(recipe: "Recipe", folder: Path, stage: Stage, pixels: Pixels, res
     return True
 
 
-def do_dit(recipe: "Recipe", folder: Path, stage: Stage, pixels: Pixels, resume: bool) -> bool:
+def do_dit(recipe: Recipe, folder: Path, stage: Stage, pixels: Pixels, resume: bool) -> bool:
     read = reader(folder)
     fitted = diffusion.fit(stage, latents.load(folder / "latents"), pixels.records, read, recipe.seed, recipe.dit,
                            lambda dit: preview(recipe, folder, pixels, dit), resume)
@@ -163,7 +160,7 @@ def do_dit(recipe: "Recipe", folder: Path, stage: Stage, pixels: Pixels, resume:
     return True
 
 
-def do_model(recipe: "Recipe", folder: Path, stage: Stage, pixels: Pixels, resume: bool) -> bool:
+def do_model(recipe: Recipe, folder: Path, stage: Stage, pixels: Pixels, resume: bool) -> bool:
     if rank() == 0:
         export(recipe, folder, pixels, kept(folder / "dit", Dit, DitConfig), stage.folder)
     return True
@@ -219,7 +216,7 @@ def support_with_styles(pixels: Pixels, encoded: Latents) -> list[list]:
     return list(table.values())
 
 
-def export(recipe: "Recipe", folder: Path, pixels: Pixels, dit: Dit, out: Path) -> Path:
+def export(recipe: Recipe, folder: Path, pixels: Pixels, dit: Dit, out: Path) -> Path:
     """Everything trained so far as a model folder."""
     settings, log = recipe.model, folder / "dit" / "log.jsonl"
     n_images = json.loads(log.read_text().splitlines()[-1])["n_images"] if log.is_file() else 0
@@ -247,7 +244,7 @@ def training_data(known: Iterable[Record]) -> list[dict]:
              "n_images": row["n_images"], "n_patients": len(row["patients"])} for row in table.values()]
 
 
-def preview(recipe: "Recipe", folder: Path, pixels: Pixels, dit: Dit):
+def preview(recipe: Recipe, folder: Path, pixels: Pixels, dit: Dit):
     """Four images of each image type by the weights as they are: the run folder's sample grid."""
     from medisyn import flow, samplers
     from medisyn.data import images, prompts, sheets, vocabulary

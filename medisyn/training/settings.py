@@ -1,0 +1,48 @@
+"""Settings of a whole training: a table a stage, each defined beside its owner."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from medisyn.training.adversary import DecoderSettings
+from medisyn.training.autoencoder import VaeSettings
+from medisyn.training.diffusion import DitSettings
+from medisyn.training.latents import LatentSettings
+from medisyn.training.text import TextSettings
+
+
+class DataSettings(BaseModel):
+    """The [data] table: what to train on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    collections: tuple[str, ...]        # folders made by `medisyn ingest`; relative ones count from where you stand
+    packed_side: int = 144              # pixels a side of the packed squares, a little more than image_size
+
+
+class ModelSettings(BaseModel):
+    """The [model] table: how the model is called and sampled."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = "medisyn-xs"
+    licence: str = "CC-BY-4.0"          # of the weights
+    steps: int = 16
+    guidance: float = 2.0
+    sampler: str = "multistep"
+    shift: float = 1.0                  # of the sampling times, towards noise
+
+
+class Recipe(BaseModel):
+    """A whole training, from collections to a model folder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    image_size: int = Field(128, multiple_of=32)   # pixels a side; styles are told apart on 4 x 4 cells of the latent
+    seed: int = 1
+    threads: int | None = None                     # torch threads a process; None: torch's own choice
+    data: DataSettings
+    model: ModelSettings = ModelSettings()
+    text: TextSettings = TextSettings()
+    vae: VaeSettings = VaeSettings()
+    latents: LatentSettings = LatentSettings()
+    decoder: DecoderSettings = DecoderSettings()
+    dit: DitSettings = DitSettings()
