@@ -211,6 +211,19 @@ def announce(maker: Any, asked: list[str], strict: bool) -> dict:
 
 
 @app.command()
+def card(model: Annotated[Path, typer.Argument(help="A model folder.")],
+         figures: Annotated[Path | None, typer.Option(help="A folder of tables (*.md) to include.")] = None) -> None:
+    """Write the model card and the licence of a model folder anew, with tables of figures where there are some.
+
+    Example: medisyn card out/medisyn-xs/model --figures docs/figures
+    """
+    from medisyn.release import card as cards
+    if not (model / "medisyn.json").is_file():
+        raise FileNotFoundError(f"{model} is not a MediSyn model: it should hold medisyn.json; train one with `medisyn train`")
+    tell(f"wrote {cards.write(model, figures)}")
+
+
+@app.command()
 def verify(file: Annotated[Path, typer.Argument(help="A PNG made by `medisyn generate`.")], model: ModelFolder = None,
            as_json: Json = False) -> None:
     """Read the provenance in a PNG, make the image again and compare. Exit 1 when it differs.

@@ -30,3 +30,16 @@ wait
 "$python" -m torch.distributed.run --nproc-per-node 2 -m medisyn train "$recipe" -o "$run" --stages dit
 wait
 "$medisyn" train "$recipe" -o "$run" --stages model
+
+# The figures of docs/model.md, beside the same on unseen real images; then the card, and the model's place in the package.
+model=$run/model
+"$python" benchmarks/recognition.py --real data/open --model "$model" -o out/recognition --judge out/judge/judge.safetensors
+"$python" benchmarks/novelty.py --synthetic out/recognition/synthetic --real data/open \
+    --judge out/judge/judge.safetensors -o out/novelty
+"$python" benchmarks/held_out.py --model "$model" --real data/open -o docs/figures --private out/held-out
+cp out/recognition/results.md docs/figures/recognition.md
+cp out/novelty/results.md docs/figures/novelty.md
+cp "$run"/vae/loss.png docs/figures/loss-vae.png
+cp "$run"/dit/loss.png docs/figures/loss-dit.png
+"$medisyn" card "$model" --figures docs/figures
+rm -rf medisyn/weights/medisyn-xs && mkdir -p medisyn/weights && cp -r "$model" medisyn/weights/medisyn-xs

@@ -45,3 +45,11 @@ def test_a_sheet_of_nothing_is_still_a_picture():
     assert sheets.sheet([], title="nothing").size[0] > 0
     titled, bare = (sheets.sheet([("a", [RED])], tile=20, title=title) for title in ("Title", None))
     assert titled.height > bare.height
+
+
+def test_rows_may_stand_side_by_side_and_none_is_lost():
+    rows = [(str(i), [RED] * 2) for i in range(5)]
+    tall, broad = sheets.sheet(rows, tile=20, title="t"), sheets.sheet(rows, tile=20, title="t", across=2)
+    assert area(tall, (200, 0, 0)) == area(broad, (200, 0, 0)) == 10 * 400
+    assert broad.width > tall.width
+    assert broad.height < tall.height

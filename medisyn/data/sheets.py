@@ -9,11 +9,16 @@ GAP = 6
 
 
 def sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]], tile: int = 128, title: str | None = None,
-          columns: int | None = None) -> Image.Image:
+          columns: int | None = None, across: int = 1) -> Image.Image:
     """Rows of pictures, each over its caption, on dark paper: (caption, pictures) from top to bottom.
 
     tile: side of a picture in pixels. columns: pictures in a line; None: as many as the longest row has.
+    across: rows side by side, filled column by column.
     """
+    if across > 1:
+        each = -(-len(rows) // across)
+        return beside([sheet(rows[i:i + each], tile, None, columns or max((len(p) for _, p in rows), default=1))
+                       for i in range(0, max(len(rows), 1), max(each, 1))], title)
     columns = columns or max((len(pictures) for _, pictures in rows), default=1)
     small, large = ImageFont.load_default(13), ImageFont.load_default(18)
     width = GAP + columns * (tile + GAP)
@@ -36,6 +41,19 @@ def sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]], tile: int = 128, ti
         for k, line in enumerate(words):
             pen.text((GAP, below + 17 * k), line, MUTED, small)
     return paper
+
+
+def beside(papers: Sequence[Image.Image], title: str | None) -> Image.Image:
+    """Sheets side by side under one title."""
+    top = 30 if title else 0
+    whole = Image.new("RGB", (sum(p.width for p in papers), top + max(p.height for p in papers)), PAPER)
+    if title:
+        ImageDraw.Draw(whole).text((GAP, GAP), title, INK, ImageFont.load_default(18))
+    x = 0
+    for paper in papers:
+        whole.paste(paper, (x, top))
+        x += paper.width
+    return whole
 
 
 def fitted(picture: Image.Image, tile: int) -> Image.Image:
