@@ -38,7 +38,7 @@ model=$run/model
     --judge out/judge/judge.safetensors -o out/novelty
 "$python" benchmarks/held_out.py --model "$model" --real data/open -o docs/figures --private out/held-out
 cp out/recognition/results.md docs/figures/recognition.md
-cp out/novelty/results.md docs/figures/novelty.md
+cp out/novelty/novelty.md docs/figures/novelty.md
 cp "$run"/vae/loss.png docs/figures/loss-vae.png
 cp "$run"/dit/loss.png docs/figures/loss-dit.png
 "$medisyn" card "$model" --figures docs/figures
