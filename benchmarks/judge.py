@@ -24,10 +24,10 @@ from medisyn.data.records import Record
 from medisyn.training import batches, run
 from medisyn.training.batches import Pixels
 
-N_IMAGES = 60_000        # it trains on, repeats counted: about four minutes of one core
-SIDE = 128               # pixels a side of what it sees
-CROP = 112               # of what it trains on
-BATCH, PEAK = 64, 3e-3    # images a step, highest learning rate
+N_IMAGES = 100_000       # it trains on, repeats counted: about five minutes of one core
+SIDE = 96                # pixels a side of what it sees
+CROP = 88                # of what it trains on
+BATCH, PEAK = 32, 2e-3    # images a step, highest learning rate
 FEWEST = 10              # training images that must show a finding, and lack it, for the judge to learn it
 SEED = 90210
 TURNABLE = ("histopathology", "blood_smear", "dermoscopy")  # no way is up
@@ -57,6 +57,13 @@ class Residual(nn.Module):
         return torch.relu(self.body(x) + self.shortcut(F.avg_pool2d(x, 2, ceil_mode=True)))
 
 
+class AverageAndMost(nn.Module):
+    """What is everywhere and what is anywhere: (B, C, H, W) -> (B, 2 C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat((x.mean((2, 3)), x.amax((2, 3))), 1)
+
+
 class Judge(nn.Module):
     """image (B, 3, H, W) in [-1, 1] -> logits of image types, findings and contrasts."""
 
@@ -66,9 +73,9 @@ class Judge(nn.Module):
         self.trunk = nn.Sequential(
             nn.PixelUnshuffle(4), nn.Conv2d(48, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
             Residual(width, 2 * width), Residual(2 * width, 4 * width), Residual(4 * width, 4 * width),
-            nn.AdaptiveAvgPool2d(1), nn.Flatten())
+            AverageAndMost())
         sizes = [len(questions.image_types), len(questions.findings), *questions.sizes]
-        self.head, self.sizes = nn.Linear(4 * width, sum(sizes)), sizes
+        self.head, self.sizes = nn.Linear(8 * width, sum(sizes)), sizes
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """[(B, types), (B, findings), (B, choices of contrast 1), ...]"""
@@ -143,7 +150,7 @@ def fit(pixels: Pixels, questions: Questions, folder: Path, n_images: int = N_IM
     truth = states(known, questions.findings, questions.unmentioned)
     choice = torch.from_numpy(choices(known, questions))
     turnable = np.array([r.image_type in TURNABLE for r in known])
-    balance = torch.from_numpy(((truth == 0).sum(0) / (truth == 1).sum(0).clip(1)).clip(0.2, 5).astype(np.float32))
+    balance = torch.from_numpy(((truth == 0).sum(0) / (truth == 1).sum(0).clip(1)).clip(0.5, 3).astype(np.float32))
     truth, p = torch.from_numpy(truth), batches.weights(known, 0.3)
     judge = Judge(questions).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(judge.parameters(), PEAK, weight_decay=0.05)
@@ -154,9 +161,10 @@ def fit(pixels: Pixels, questions: Questions, folder: Path, n_images: int = N_IM
         drawn = rng.choice(len(rows), BATCH, p=p)
         types, findings, *picks = judge(augmented(pixels.array[rows[drawn]], turnable[drawn], rng))
         said = truth[drawn]
+        known_of_it = (said >= 0).sum(1, keepdim=True).clamp_min(1)  # an image counts once, however much is known of it
         each = F.binary_cross_entropy_with_logits(findings, said.clamp_min(0).float(), pos_weight=balance,
                                                   reduction="none")
-        losses = {"type": F.cross_entropy(types, kind[drawn]), "findings": (each * (said >= 0)).sum() / BATCH}
+        losses = {"type": F.cross_entropy(types, kind[drawn]), "findings": (each * (said >= 0) / known_of_it).sum() / BATCH}
         losses["contrasts"] = sum((F.cross_entropy(logits, choice[drawn, k], ignore_index=-1, reduction="sum") / BATCH
                                    for k, logits in enumerate(picks)), torch.zeros(()))
         optimizer.zero_grad()

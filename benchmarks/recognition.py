@@ -116,6 +116,8 @@ def figures(questions: Questions, real: Judged, made: Judged | None, shown: Judg
         rows.append({"figure": "contrast recognised", "of": f"{name} ({size} ways, {kind})", "chance": 1 / size,
                      "synthetic": contrast_accuracy(shown, k) if shown else nothing, "real": contrast_accuracy(real, k),
                      "real_split": real.splits.get(kind)})
+        if rows[-1]["real"].value is None:
+            rows[-1]["real_split"] = None
     for k, name in enumerate(questions.findings):
         note = "against not mentioned" if name in questions.unmentioned else ""
         kind = name.split("/")[0]
