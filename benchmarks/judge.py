@@ -164,7 +164,8 @@ def fit(pixels: Pixels, questions: Questions, folder: Path, n_images: int = N_IM
         known_of_it = (said >= 0).sum(1, keepdim=True).clamp_min(1)  # an image counts once, however much is known of it
         each = F.binary_cross_entropy_with_logits(findings, said.clamp_min(0).float(), pos_weight=balance,
                                                   reduction="none")
-        losses = {"type": F.cross_entropy(types, kind[drawn]), "findings": (each * (said >= 0) / known_of_it).sum() / BATCH}
+        losses = {"type": F.cross_entropy(types, kind[drawn]),
+                  "findings": (each * (said >= 0) / known_of_it).sum() / BATCH}
         losses["contrasts"] = sum((F.cross_entropy(logits, choice[drawn, k], ignore_index=-1, reduction="sum") / BATCH
                                    for k, logits in enumerate(picks)), torch.zeros(()))
         optimizer.zero_grad()
