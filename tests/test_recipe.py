@@ -7,6 +7,7 @@ import pydantic
 import pytest
 
 from medisyn import recipe
+from medisyn.training import settings
 
 SHIPPED = sorted((Path(__file__).parent.parent / "recipes").glob("*.toml"))
 
@@ -21,7 +22,7 @@ def test_a_recipe_reads_as_it_is_written(path):
     assert (read.image_size, read.seed, read.threads) == (32, 3, 1)
     assert read.vae.widths == (32, 32, 32)
     assert read.dit.depth == 2
-    assert read.dit.learning_rate == recipe.DitSettings().learning_rate
+    assert read.dit.learning_rate == settings.DitSettings().learning_rate
 
 
 def test_settings_are_frozen(path):
