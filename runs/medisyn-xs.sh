@@ -33,7 +33,7 @@ wait
 
 # The figures of docs/model.md, beside the same on unseen real images; then the card, and the model's place in the package.
 model=$run/model
-"$python" benchmarks/recognition.py --real data/open --model "$model" -o out/recognition --judge out/judge/judge.safetensors
+"$python" benchmarks/recognition.py --real data/open --model "$model" -o out/recognition --each 12 --judge out/judge/judge.safetensors
 "$python" benchmarks/novelty.py --synthetic out/recognition/synthetic --real data/open \
     --judge out/judge/judge.safetensors -o out/novelty
 "$python" benchmarks/held_out.py --model "$model" --real data/open -o docs/figures --private out/held-out
