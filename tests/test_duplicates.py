@@ -18,8 +18,13 @@ def picture(seed: int, side: int = 96) -> Image.Image:
 
 def groups(pictures: list[Image.Image], names: list[str] | None = None) -> list[str]:
     names = names or [f"{n:032x}" for n in range(len(pictures))]
-    return duplicates.groups(names, [duplicates.hash_of(p) for p in pictures],
+    return duplicates.groups(names, [duplicates.hashes_of(p) for p in pictures],
                              np.stack([duplicates.thumbnail_of(p) for p in pictures]))
+
+
+def alike(code: int) -> tuple[int, ...]:
+    """A hash that is the same in every orientation."""
+    return (code,) * duplicates.ORIENTATIONS
 
 
 def test_no_copies_planted_none_found():
@@ -38,6 +43,30 @@ def test_a_planted_copy_is_found(change):
     assert found[-1] == found[7] and len(set(found)) == 20
 
 
+@pytest.mark.parametrize("how", [*Image.Transpose])
+def test_a_copy_is_found_in_every_orientation(how):
+    pictures = [picture(seed) for seed in range(20)]
+    turned = ImageEnhance.Contrast(pictures[7].resize((80, 80))).enhance(0.8).transpose(how)
+    assert groups([*pictures, turned])[-1] == groups(pictures)[7]
+    assert len(set(groups([turned, *pictures]))) == 20
+
+
+def test_a_picture_has_the_hash_of_each_of_its_orientations():
+    scene = picture(3)
+    square = np.asarray(scene)
+    expected = [duplicates.hashes_of(Image.fromarray(duplicates.turned(square, how)))[0] for how in range(8)]
+    assert all((a ^ b).bit_count() <= 1 for a, b in zip(duplicates.hashes_of(scene), expected, strict=True))
+    assert len(set(expected)) == 8
+
+
+def test_orientations_are_the_eight_of_a_square():
+    square = np.arange(9).reshape(3, 3)
+    assert len({duplicates.turned(square, how).tobytes() for how in range(8)}) == 8
+    assert np.array_equal(duplicates.turned(square, 1), np.fliplr(square))
+    assert np.array_equal(duplicates.turned(square, 2), np.flipud(square))
+    assert np.array_equal(duplicates.turned(square, 4), square.T)
+
+
 def test_the_name_of_a_group_is_its_smallest_digest_and_does_not_depend_on_order():
     pictures = [picture(1), picture(2), picture(1).resize((80, 80)), picture(3)]
     names = ["d", "b", "c", "a"]
@@ -46,13 +75,14 @@ def test_the_name_of_a_group_is_its_smallest_digest_and_does_not_depend_on_order
 
 
 def test_a_chain_of_neighbours_is_one_group():
-    codes, thumbnail = [0, 0b111111, 0b111111111111], np.asarray(duplicates.thumbnail_of(picture(1)))
+    codes = [alike(code) for code in (0, 0b111111, 0b111111111111)]
+    thumbnail = np.asarray(duplicates.thumbnail_of(picture(1)))
     assert duplicates.groups(["a", "b", "c"], codes, np.stack([thumbnail] * 3)) == ["a", "a", "a"]
 
 
 def test_an_equal_hash_with_another_thumbnail_is_another_picture():
     thumbnails = np.stack([duplicates.thumbnail_of(picture(seed)) for seed in (1, 2)])
-    assert duplicates.pairs([5, 5], thumbnails) == []
+    assert duplicates.pairs([alike(5), alike(5)], thumbnails) == []
 
 
 def test_identical_files_are_one_group_even_where_nothing_is_to_be_seen():
@@ -67,7 +97,7 @@ def test_nothing_has_no_groups():
 
 def test_many_pictures_are_compared_block_by_block(monkeypatch):
     rng = np.random.default_rng(0)
-    hashes = [int(n) for n in rng.integers(0, 2**63, 300, np.uint64)]
+    hashes = [tuple(map(int, row)) for row in rng.integers(0, 2**63, (300, 8), np.uint64)]
     thumbnails = rng.integers(0, 256, (300, 16, 16), np.uint8)
     hashes[299], thumbnails[299] = hashes[3], thumbnails[3]
     whole = duplicates.pairs(hashes, thumbnails)
@@ -77,7 +107,7 @@ def test_many_pictures_are_compared_block_by_block(monkeypatch):
 
 def test_three_thousand_pictures_take_seconds():
     rng = np.random.default_rng(0)
-    hashes = [int(n) for n in rng.integers(0, 2**63, 3000, np.uint64)]
+    hashes = [tuple(map(int, row)) for row in rng.integers(0, 2**63, (3000, 8), np.uint64)]
     start = time.perf_counter()
     duplicates.pairs(hashes, rng.integers(0, 256, (3000, 256), np.uint8))
     assert time.perf_counter() - start < 10

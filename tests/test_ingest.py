@@ -182,6 +182,41 @@ def test_copies_without_a_patient_share_a_group_and_a_split(tmp_path):
     assert ingest.check(tmp_path / "out") == []
 
 
+def test_mirrored_and_turned_copies_share_a_group_and_a_split(tmp_path):
+    raw = ultrasounds(tmp_path / "raw")
+    for path in sorted(raw.rglob("*.png")):
+        for name, how in (("mirrored", Image.Transpose.FLIP_LEFT_RIGHT), ("turned", Image.Transpose.ROTATE_90)):
+            Image.open(path).transpose(how).save(path.with_name(f"{name} {path.name}"))
+    summary = take("busi", raw, tmp_path / "out")
+    assert summary.written == 36 and summary.groups == 12
+    assert ingest.check(tmp_path / "out") == []
+
+
+def test_no_image_leaves_the_training_split_when_data_and_copies_are_added(tmp_path):
+    raw = ultrasounds(tmp_path / "raw")
+    for i in range(40):
+        scene(raw / f"Dataset_BUSI_with_GT/benign/first {i}.png", 500 + i, side=64)
+    take("busi", raw, tmp_path / "out")
+    before = {record.id: record.split for record in records.read(tmp_path / "out")}
+    for number, path in enumerate(sorted(raw.rglob("first*.png"))):  # copies whose digests sort anywhere
+        Image.open(path).resize((70 + number, 70 + number)).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(
+            path.with_name(f"second {number}.png"))
+    take("busi", raw, tmp_path / "out")
+    after = {record.id: record.split for record in records.read(tmp_path / "out")}
+    assert set(before.values()) == {"train", "val", "test"}
+    assert [name for name, split in before.items() if split == "train" and after[name] != "train"] == []
+    assert any(before[name] != after[name] for name in before)
+
+
+def test_check_says_where_copies_could_not_be_looked_for(tmp_path):
+    out = tmp_path / "out"
+    take("busi", ultrasounds(tmp_path / "raw"), out)
+    ledger = out / ingest.NOTES / "busi.jsonl"
+    rows = [json.loads(line) for line in ledger.read_text().splitlines() if line]
+    ledger.write_text("".join(json.dumps({k: v for k, v in row.items() if k != "hashes"}) + "\n" for row in rows))
+    assert any("12 images were ingested before" in problem for problem in ingest.check(out))
+
+
 def test_two_patients_who_share_a_picture_share_a_split(tmp_path):
     raw = tmp_path / "raw"
     for i in range(60):
@@ -247,7 +282,7 @@ def test_check_finds_a_picture_in_two_splits(tmp_path):
     take("busi", ultrasounds(tmp_path / "raw"), out)
     ledger = out / ingest.NOTES / "busi.jsonl"
     rows = [json.loads(line) for line in ledger.read_text().splitlines() if line]
-    rows[1] |= {name: rows[0][name] for name in ("content", "hash", "thumbnail")}
+    rows[1] |= {name: rows[0][name] for name in ("content", "hashes", "thumbnail")}
     ledger.write_text("".join(json.dumps(row) + "\n" for row in rows))
     twins = {f"busi/{row['name']}": split for row, split in zip(rows[:2], ("train", "test"), strict=True)}
     records.write([replace(r, split=twins.get(r.id, r.split)) for r in records.read(out)], out)

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from medisyn.models.vae import Vae, VaeConfig, gray, resized
+from medisyn.models.vae import Vae, VaeConfig, deeper, gray, resized
 
 TINY = VaeConfig(4, (16, 32, 32), (0, 1, 1), (0, 1, 1))
 SCALED = dataclasses.replace(TINY, latent_mean=(0.5, -1.0, 2.0, 0.0), latent_std=(0.5, 2.0, 1.0, 4.0))
@@ -63,3 +63,17 @@ def test_gray_is_the_mean_three_times():
 def test_resizing_keeps_what_is_constant():
     flat = torch.tensor([1.0, -2.0]).view(1, 2, 1, 1).expand(1, 2, 8, 8)
     assert torch.allclose(resized(flat, 5), flat[..., :5, :5], atol=1e-6)
+
+
+def test_a_deeper_decoder_starts_as_the_old_one():
+    grown = deeper(scaled, (2, 1, 3)).eval()
+    latent = torch.randn(2, 4, 4, 4)
+    assert torch.equal(grown.decode(latent), scaled.decode(latent))
+    image = torch.rand(2, 3, 32, 32)
+    assert torch.equal(grown.encode(image), scaled.encode(image))
+    assert sum(p.numel() for p in grown.parameters()) > sum(p.numel() for p in scaled.parameters())
+
+
+def test_a_decoder_does_not_shrink():
+    with pytest.raises(ValueError, match="only grow"):
+        deeper(scaled, (0, 0, 1))

@@ -2,11 +2,12 @@
 
 The limits were set by looking at pairs of real images: within LIKELY lie copies with another contrast
 or sharpness and neighbouring slices of one scan, hardly ever two patients; at a correlation of 0.96
-other patients begin. CERTAIN holds copies alone. Turned or mirrored copies are not found.
+other patients begin. CERTAIN holds copies alone. Copies that were mirrored, or turned by right angles, are
+found by the same limits; public collections hold many. Those turned by other angles are not found.
 """
 
 import hashlib
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,14 +29,39 @@ LIKELY = Limits(8, 0.97)    # the same picture or its neighbour: stays in one sp
 CERTAIN = Limits(4, 0.998)  # the same picture, whatever the tables say of its patient
 
 _N, _KEPT = 32, 9
+ORIENTATIONS = 8
+_ODD = (-1.0) ** np.arange(1, _KEPT)  # a mirrored axis turns the sign of its odd frequencies
 _BASIS = np.cos(np.pi * np.arange(_KEPT)[:, None] * (2 * np.arange(_N)[None] + 1) / (2 * _N)).astype(np.float32)
 
 
-def hash_of(picture: Image.Image) -> int:
-    """The perceptual hash of a picture: 64 low frequencies of its cosine transform, each above their median or not."""
+def hashes_of(picture: Image.Image) -> tuple[int, ...]:
+    """The perceptual hash of a picture in each of its eight orientations, as it lies first.
+
+    64 low frequencies of its cosine transform, each above their median or not. To mirror a picture is to change the
+    sign of every other frequency, to transpose it is to transpose them.
+    """
     gray = np.asarray(picture.convert("L").resize((_N, _N), Image.Resampling.BOX), np.float32)
-    low = (_BASIS @ gray @ _BASIS.T)[1:, 1:].ravel()  # without those that do not vary along both axes
-    return int("".join("1" if bit else "0" for bit in low > np.median(low)), 2)
+    low = (_BASIS @ gray @ _BASIS.T)[1:, 1:]  # without those that do not vary along both axes
+    return tuple(code(turned(low, how, _ODD)) for how in range(ORIENTATIONS))
+
+
+def code(low: np.ndarray) -> int:
+    flat = low.ravel()
+    return int("".join("1" if bit else "0" for bit in flat > np.median(flat)), 2)
+
+
+def turned(squares: np.ndarray, how: int, mirror: np.ndarray | None = None) -> np.ndarray:
+    """Squares (..., side, side) in orientation 0 to 7: bit 2 transposes, then bit 0 mirrors left-right, bit 1 upside down.
+
+    mirror: what a mirrored axis is multiplied by; None reverses it.
+    """
+    if how & 4:
+        squares = squares.swapaxes(-1, -2)
+    if how & 1:
+        squares = squares[..., ::-1] if mirror is None else squares * mirror
+    if how & 2:
+        squares = squares[..., ::-1, :] if mirror is None else squares * mirror[:, None]
+    return squares
 
 
 def thumbnail_of(picture: Image.Image) -> np.ndarray:
@@ -48,27 +74,32 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:32]
 
 
-def pairs(hashes: list[int], thumbnails: np.ndarray, limits: Limits = LIKELY) -> list[tuple[int, int]]:
-    """Index pairs (i < j) of near-duplicates; thumbnails: uint8 (N, 16, 16) or (N, 256)."""
-    codes = np.array(hashes, np.uint64)
-    flat = np.asarray(thumbnails, np.float32).reshape(len(codes), THUMBNAIL**2)
-    flat = flat - flat.mean(axis=1, keepdims=True)
-    length = np.linalg.norm(flat, axis=1)
-    flat /= np.maximum(length, 1e-6)[:, None]
-    plain = length < 16  # nothing to be seen (a gray value a pixel): correlation says nothing
-    found = []
-    for first in range(0, len(codes), BLOCK):
-        for second in range(first, len(codes), BLOCK):
-            apart = np.bitwise_count(codes[first:first + BLOCK, None] ^ codes[None, second:second + BLOCK])
-            i, j = np.nonzero(apart <= limits.distance)
-            i, j = i + first, j + second
-            i, j = i[i < j], j[i < j]
-            for start in range(0, len(i), 65536):
-                a, b = i[start:start + 65536], j[start:start + 65536]
-                alike = np.einsum("nd,nd->n", flat[a], flat[b]) >= limits.correlation
-                alike &= ~(plain[a] | plain[b])
-                found += zip(a[alike].tolist(), b[alike].tolist(), strict=True)
-    return found
+def pairs(hashes: Sequence[tuple[int, ...]], thumbnails: np.ndarray, limits: Limits = LIKELY) -> list[tuple[int, int]]:
+    """Index pairs (i < j) of near-duplicates, in any orientation, sorted.
+
+    hashes: `hashes_of` each picture; thumbnails: uint8 (N, 16, 16) or (N, 256).
+    """
+    codes = np.array(hashes, np.uint64).reshape(-1, ORIENTATIONS)
+    squares = np.asarray(thumbnails, np.float32).reshape(len(codes), THUMBNAIL, THUMBNAIL)
+    squares = squares - squares.mean(axis=(1, 2), keepdims=True)
+    length = np.linalg.norm(squares, axis=(1, 2))
+    squares /= np.maximum(length, 1e-6)[:, None, None]
+    seen = length >= 16  # else nothing is to be seen (a gray value a pixel): correlation says nothing
+    found: set[tuple[int, int]] = set()
+    for how in range(ORIENTATIONS):
+        others = turned(squares, how)
+        for first in range(0, len(codes), BLOCK):
+            for second in range(first, len(codes), BLOCK):
+                apart = np.bitwise_count(codes[first:first + BLOCK, None, 0] ^ codes[None, second:second + BLOCK, how])
+                i, j = np.nonzero(apart <= limits.distance)
+                i, j = i + first, j + second
+                apt = (i < j) & seen[i] & seen[j]
+                i, j = i[apt], j[apt]
+                for start in range(0, len(i), 65536):
+                    a, b = i[start:start + 65536], j[start:start + 65536]
+                    alike = np.einsum("nhw,nhw->n", squares[a], others[b]) >= limits.correlation
+                    found |= set(zip(a[alike].tolist(), b[alike].tolist(), strict=True))
+    return sorted(found)
 
 
 class Union:
@@ -88,7 +119,7 @@ class Union:
         self.parent[self.root(other)] = self.root(one)
 
 
-def groups(contents: list[str], hashes: list[int], thumbnails: np.ndarray, limits: Limits = LIKELY) -> list[str]:
+def groups(contents: list[str], hashes: Sequence[tuple[int, ...]], thumbnails: np.ndarray, limits: Limits = LIKELY) -> list[str]:
     """The group of each picture, in order, named by the smallest content digest among all that are linked to it.
 
     contents: a digest of each file's bytes, so that the order and the names of files do not count.

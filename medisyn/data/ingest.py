@@ -143,7 +143,7 @@ def decode_one(task: tuple[str, str, str, int]) -> dict:
     Path(f"{target}.part").write_bytes(images.png_bytes(picture, compress_level=3))
     os.replace(f"{target}.part", target)
     return {"name": name, "size": size, "bytes": status.st_size, "mtime": status.st_mtime_ns,
-            "content": duplicates.digest(data), "hash": f"{duplicates.hash_of(picture):016x}",
+            "content": duplicates.digest(data), "hashes": [f"{code:016x}" for code in duplicates.hashes_of(picture)],
             "thumbnail": base64.b64encode(duplicates.thumbnail_of(picture).tobytes()).decode()}
 
 
@@ -162,7 +162,7 @@ def read_ledger(path: Path, pictures: Path, size: int) -> dict[str, dict]:
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         with contextlib.suppress(json.JSONDecodeError, KeyError, TypeError):
             row = json.loads(line)
-            if row["size"] == size and (pictures / f"{row['name']}.png").is_file():
+            if row["size"] == size and row["hashes"] and (pictures / f"{row['name']}.png").is_file():
                 done[row["name"]] = row
     return done
 
@@ -185,14 +185,17 @@ def finish(source: Source, found: dict[str, Record], rows: dict[str, dict], key:
     """
     names = sorted(found)
     groups = grouped([name for name in names if found[name].patient is None], rows, duplicates.LIKELY)
-    patients = {name: records.pseudonym(source.name, f"near-duplicates/{groups[name]}" if name in groups
-                                        else found[name].patient, key) for name in names}
-    leaders = linked(patients, grouped(names, rows, duplicates.CERTAIN))
+    alone = {name: records.pseudonym(source.name, f"near-duplicates/{rows[name]['content']}" if name in groups
+                                     else found[name].patient, key) for name in names}
+    patients = {name: records.pseudonym(source.name, f"near-duplicates/{groups[name]}", key) if name in groups
+                else alone[name] for name in names}
+    splits = shared(patients, grouped(names, rows, duplicates.CERTAIN),
+                    {name: records.split_of(alone[name], key) for name in names})
     finished = []
     for name in names:
         record = replace(found[name], id=f"{source.name}/{name}", file_name=f"images/{source.name}/{name}.png",
-                         patient=patients[name], split=records.split_of(leaders[patients[name]], key),
-                         source=source.name, licence=found[name].licence or source.licence)
+                         patient=patients[name], split=splits[name], source=source.name,
+                         licence=found[name].licence or source.licence)
         finished.append(replace(record, text=record.text or prompts.canonical(record)))
     return finished
 
@@ -202,20 +205,25 @@ def grouped(names: list[str], rows: dict[str, dict], limits: duplicates.Limits) 
     if not names:
         return {}
     thumbnails = np.stack([np.frombuffer(base64.b64decode(rows[name]["thumbnail"]), np.uint8) for name in names])
-    hashes = [int(rows[name]["hash"], 16) for name in names]
+    hashes = [tuple(int(code, 16) for code in rows[name]["hashes"]) for name in names]
     contents = [rows[name]["content"] for name in names]
     return dict(zip(names, duplicates.groups(contents, hashes, thumbnails, limits), strict=True))
 
 
-def linked(patients: dict[str, str], groups: dict[str, str]) -> dict[str, str]:
-    """For each patient, whose split counts: the first by name among all who share a picture with them."""
+def shared(patients: dict[str, str], groups: dict[str, str], own: dict[str, str]) -> dict[str, str]:
+    """The split of each image: one for all who share a patient or a picture, train before val before test.
+
+    own: the split that each image would have by itself. As train comes first, new images and newly found
+    copies never move an image that was trained on into a set to test on.
+    """
     union = duplicates.Union()
     for name, patient in patients.items():
         union.join(("patient", patient), ("picture", groups[name]))
-    members: dict[tuple, list[str]] = {}
-    for patient in set(patients.values()):
-        members.setdefault(union.root(("patient", patient)), []).append(patient)
-    return {patient: min(together) for together in members.values() for patient in together}
+    together: dict[tuple, set[str]] = {}
+    for name, patient in patients.items():
+        together.setdefault(union.root(("patient", patient)), set()).add(own[name])
+    return {name: next(split for split in ("train", "val", "test") if split in together[union.root(("patient", patient))])
+            for name, patient in patients.items()}
 
 
 def merge_in(out: Path, source: str, finished: list[Record], unfit: list[Unfit]) -> None:
@@ -264,6 +272,7 @@ def check(collection: Path) -> list[str]:
     splits: dict[str, set[str]] = {}
     ledgers: dict[str, dict[str, dict]] = {}
     pictures: dict[str, tuple[dict, str]] = {}
+    older = 0
     for record in records.read(collection):
         seen[record.id] += 1
         if not (collection / record.file_name).is_file():
@@ -273,11 +282,15 @@ def check(collection: Path) -> list[str]:
         if record.source and record.source not in ledgers:
             ledgers[record.source] = all_rows(collection / NOTES / f"{record.source}.jsonl")
         row = ledgers.get(record.source or "", {}).get(Path(record.file_name).stem)
-        if row:
+        if row and "hashes" in row:
             pictures[record.id] = row, record.split
+        elif row:
+            older += 1
     problems += [f"{name}: the id stands {n} times" for name, n in seen.items() if n > 1]
     problems += [f"patient {patient}: stands in {' and '.join(sorted(held))}" for patient, held in splits.items()
                  if len(held) > 1]
+    if older:
+        problems.append(f"{older:,} images were ingested before mirrored copies were looked for; ingest their sources again")
     together: dict[str, list[str]] = {}
     rows = {name: row for name, (row, _) in pictures.items()}
     for name, group in grouped(sorted(pictures), rows, duplicates.CERTAIN).items():

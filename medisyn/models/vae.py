@@ -4,7 +4,7 @@ Fully convolutional: one set of weights serves every size divisible by 8. After 
 2022, arXiv:2112.10752, section 3.1, with pixel-(un)shuffle instead of strided convolutions.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -64,6 +64,21 @@ class Vae(nn.Module):
 
     def decode_raw(self, latent: Tensor) -> Tensor:
         return self.decoder(latent)
+
+
+def deeper(vae: Vae, decoder_blocks: tuple[int, int, int]) -> Vae:
+    """The same autoencoder with more blocks in its decoder, each of which passes its input on until it is trained."""
+    if any(new < old for new, old in zip(decoder_blocks, vae.config.decoder_blocks, strict=True)):
+        raise ValueError(f"a decoder of {vae.config.decoder_blocks} blocks can only grow; asked for {decoder_blocks}")
+    grown = Vae(replace(vae.config, decoder_blocks=tuple(decoder_blocks)))
+    grown.encoder.load_state_dict(vae.encoder.state_dict())
+    trained = iter(vae.decoder)
+    one = next(trained, None)
+    for module in grown.decoder:
+        if type(module) is type(one):  # else a block that is new
+            module.load_state_dict(one.state_dict())
+            one = next(trained, None)
+    return grown
 
 
 def gray(image: Tensor) -> Tensor:

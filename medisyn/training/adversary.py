@@ -11,7 +11,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from medisyn.models.vae import Vae
+from medisyn.models.vae import Vae, deeper
 from medisyn.training import batches
 from medisyn.training.autoencoder import psnr, reconstruct, reconstruction_loss, side_by_side, spread, whole
 from medisyn.training.batches import Pixels
@@ -25,6 +25,7 @@ class DecoderSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     n_images: int = 16_000              # 0 leaves the decoder as the autoencoder's training left it
+    blocks: tuple[int, int, int] | None = None  # at 1/2, 1/4, 1/8 of the side; None: as many as before
     batch: int = 8
     learning_rate: float = 3e-4
     adversarial: float = 0.4            # gradient of the hinge loss at the last layer, as a share of the others'
@@ -70,6 +71,8 @@ def fit(stage: Stage, vae: Vae, pixels: Pixels, image_size: int, seed: int, sett
         resume: bool = True) -> Vae | None:
     """Train the decoder of `vae` further; None when it was stopped before its end."""
     torch.manual_seed(seed)
+    if settings.blocks:
+        vae = deeper(vae, settings.blocks)
     vae = vae.to(memory_format=torch.channels_last).requires_grad_(False).train()
     vae.decoder.requires_grad_(True)
     critic = PatchDiscriminator(settings.discriminator).to(memory_format=torch.channels_last)
