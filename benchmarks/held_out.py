@@ -17,6 +17,7 @@ import torch
 from intervals import Estimate, estimate, missing, table, write
 from PIL import Image, PngImagePlugin
 from scipy.ndimage import gaussian_filter
+from unseen import NONE, SPLITS, unseen
 
 from medisyn import synthesizer
 from medisyn.data import images, sheets, vocabulary
@@ -64,12 +65,9 @@ def figures(vae: Vae, pixels: Pixels, size: int, known: tuple[str, ...]) -> list
     """A row an image type, and one for all: {image_type, split, psnr_db, ssim, sharpness_left}."""
     rows, everything = [], []
     for name in known:
-        for split in ("test", "val"):
-            mine = np.array([i for i in pixels.of_split(split) if pixels.records[i].image_type == name], np.int64)
-            if len(mine):
-                break
-        if not len(mine):
-            rows.append({"image_type": name, "split": None} | dict.fromkeys(FIGURES, missing("no unseen real images")))
+        mine, split = unseen(pixels, name)
+        if split is None:
+            rows.append({"image_type": name, "split": None} | dict.fromkeys(FIGURES, missing(NONE)))
             continue
         tell(f"held out: {name}, {len(mine)} images of {split}")
         values, patients = reconstructed(vae, pixels, mine, size), patients_of(pixels, mine)
@@ -94,12 +92,12 @@ def private_sheet(vae: Vae, pixels: Pixels, size: int, known: tuple[str, ...], e
     """Real images above their reconstructions, a pair of rows an image type. Holds patients' images."""
     rows = []
     for name in known:
-        mine = np.array([i for i, r in enumerate(pixels.records) if r.image_type == name][:each], np.int64)
+        mine = unseen(pixels, name)[0][:each]
         if len(mine):
             pair = autoencoder.reconstruct(vae, pixels, mine, size)
             for label, batch in zip((f"{name}: real", f"{name}: reconstructed"), pair, strict=True):
                 rows.append((label, [images.to_picture(x.numpy()) for x in batch]))
-    return sheets.sheet(rows or [("no unseen real images", [])], columns=each)
+    return sheets.sheet(rows or [(NONE, [])], columns=each)
 
 
 def samples(maker: synthesizer.Synthesizer, name: str, prompts: list[str], seeds: int = 8) -> Image.Image:
@@ -145,7 +143,8 @@ def main() -> None:
     maker = synthesizer.load(args.model)
     model, known = maker.model, maker.image_types
     size = model.card.image_size
-    pixels = batches.pack([args.real.absolute()], args.private / "pixels", size, ("val", "test"))
+    pixels = batches.pack([args.real.absolute()], args.private / "pixels", size, SPLITS,
+                          lambda done, total: tell(f"real images: {done:,} of {total:,}") if done % 2000 == 0 else None)
     rows = figures(model.vae, pixels, size, known)
     about = f"{model.card.name}, {model.digest[:19]}, at {size} pixels"
     write(args.out, "reconstruction", {"about": about, "rows": rows}, report(rows, about))

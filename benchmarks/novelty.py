@@ -6,6 +6,7 @@ Two spaces: thumbnails of 32 pixels, and what the judge sees. In each, for every
 - nearer to train: the share of synthetic images whose nearest real one is of the training split, among equally many
   of both splits; 0.5 where nothing was copied. The same of validation images, which nothing was trained on, beside it.
 - called copies: the share nearer to a training image, plain or mirrored, than all but 1 % of unseen real images are.
+  Soft images lie nearer to everything, copied or not: the same of unseen images that were blurred stands beside it.
 - planted copies found: the same of training images put in on purpose, plain, mirrored and recompressed.
 The sheet of the nearest pairs holds real images: it goes to OUTDIR alone.
 """
@@ -21,34 +22,21 @@ import torch
 from intervals import Estimate, estimate, missing, table, write
 from judge import SIDE, features, tell, trained
 from PIL import Image
+from scipy.ndimage import gaussian_filter
+from unseen import NONE, SPLITS, distances, kept, rows_of, thumbnails, to_nearest, unseen
 
 from medisyn.data import images, records, sheets
 from medisyn.training import batches
 from medisyn.training.batches import Pixels
 
-THUMB = 32
 FALSE_ALARMS = 0.01       # of unseen real images, how many may be called copies
 DRAWS = 20                # equal-size subsets that a share is averaged over
 PLANTED = 100             # training images of each type put in on purpose
+SOFT = 3.0                # pixels, the blur of the softened
 PAIRS = 24                # of the sheet
-SPLITS = ("train", "val", "test")
-FIGURES = ("nearer to train", "nearer to train, validation images", "called copies", "planted copies found, plain",
-           "planted copies found, mirrored", "planted copies found, recompressed")
+FIGURES = ("nearer to train", "nearer to train, validation images", "called copies", "called copies, softened unseen",
+           "planted copies found, plain", "planted copies found, mirrored", "planted copies found, recompressed")
 Space = Callable[[np.ndarray], np.ndarray]  # uint8 (N, SIDE, SIDE, 3) -> float32 (N, D)
-
-
-def thumbnails(pixels: np.ndarray) -> np.ndarray:
-    """32 x 32 colour averages, each image shifted to mean 0 and scaled to length 1: float32 (N, 3072)."""
-    n, cell = len(pixels), pixels.shape[1] // THUMB
-    small = pixels.reshape(n, THUMB, cell, THUMB, cell, 3).mean((2, 4), dtype=np.float32).reshape(n, -1)
-    small -= small.mean(1, keepdims=True)
-    return small / np.maximum(np.linalg.norm(small, axis=1, keepdims=True), 1e-6)
-
-
-def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Euclidean: float32 (len(a), len(b))."""
-    squared = (a * a).sum(1)[:, None] + (b * b).sum(1)[None] - 2 * a @ b.T
-    return np.sqrt(np.maximum(squared, 0))
 
 
 def nearer_to_train(made: np.ndarray, train: np.ndarray, unseen: np.ndarray, seed: int = 0) -> Estimate:
@@ -62,12 +50,6 @@ def nearer_to_train(made: np.ndarray, train: np.ndarray, unseen: np.ndarray, see
         b = to_unseen[:, rng.choice(len(unseen), size, replace=False)].min(1)
         votes += ((a < b) + 0.5 * (a == b)) / DRAWS
     return estimate(lambda rows: votes[rows].mean(), len(votes))
-
-
-def to_nearest(made: np.ndarray, train: np.ndarray, mirrored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(distance, row) of the nearest training image, plain or mirrored, of each row."""
-    both = np.minimum(distances(made, train), distances(made, mirrored))
-    return both.min(1), both.argmin(1)
 
 
 def recompressed(pixels: np.ndarray, quality: int = 60) -> np.ndarray:
@@ -87,19 +69,21 @@ def share(found: np.ndarray) -> Estimate:
 def one_type(space: Space, made: np.ndarray, real: dict[str, np.ndarray],
              seed: int = 0) -> tuple[dict[str, Estimate], np.ndarray, np.ndarray]:
     """The figures of one image type; distance and row of each synthetic image's nearest training image."""
-    train, unseen, val = (real[name] for name in ("train", "test", "val"))
+    train, fresh, val = (real[name] for name in ("train", "unseen", "val"))
     of_train, of_made, of_mirrored = space(train), space(made), space(train[:, :, ::-1])
     distance, row = to_nearest(of_made, of_train, of_mirrored)
-    found = dict.fromkeys(FIGURES, missing("no unseen real images"))
-    if len(unseen):
-        of_unseen = space(unseen)
-        found["nearer to train"] = nearer_to_train(of_made, of_train, of_unseen, seed)
+    found = dict.fromkeys(FIGURES, missing(NONE))
+    if len(fresh):
+        of_unseen, comparable = space(fresh), of_train[real["comparable"]]
+        found["nearer to train"] = nearer_to_train(of_made, comparable, of_unseen, seed)
         found["nearer to train, validation images"] = missing("no validation images")
         if len(val):
-            found["nearer to train, validation images"] = nearer_to_train(space(val), of_train, of_unseen, seed)
+            found["nearer to train, validation images"] = nearer_to_train(space(val), comparable, of_unseen, seed)
         usual = to_nearest(of_unseen, of_train, of_mirrored)[0]
         limit = float(np.quantile(usual, FALSE_ALARMS, method="lower"))
         found["called copies"] = share(distance < limit)
+        soft = space(gaussian_filter(fresh, (0, SOFT, SOFT, 0)))
+        found["called copies, softened unseen"] = share(to_nearest(soft, of_train, of_mirrored)[0] < limit)
         rng = np.random.default_rng(seed)
         planted = train[rng.choice(len(train), min(PLANTED, len(train)), replace=False)]
         changes = (("plain", np.array), ("mirrored", lambda x: x[:, :, ::-1]), ("recompressed", recompressed))
@@ -113,17 +97,19 @@ def one_type(space: Space, made: np.ndarray, real: dict[str, np.ndarray],
 
 
 def real_of(pixels: Pixels, name: str) -> dict[str, np.ndarray]:
-    """The squares of an image type by split; without a test split its validation images are the unseen ones."""
-    rows = {s: [i for i in pixels.of_split(s) if pixels.records[i].image_type == name] for s in SPLITS}
-    if not rows["test"]:
-        rows["test"], rows["val"] = rows["val"], []
-    return {s: np.asarray(pixels.array[mine]) for s, mine in rows.items()}
+    """Squares of an image type: train, unseen, val; comparable: which of train come from a source that unseen has."""
+    train, (fresh, split) = rows_of(pixels, name, "train"), unseen(pixels, name)
+    val = kept(pixels, name, "val")[0] if split and split.startswith("test") else fresh[:0]
+    sources = {pixels.records[i].source for i in fresh}
+    squares = {what: np.asarray(pixels.array[rows]) for what, rows in
+               (("train", train), ("unseen", fresh), ("val", val))}
+    return squares | {"comparable": np.array([pixels.records[i].source in sources for i in train], bool)}
 
 
 def report(rows: list[dict], about: str) -> str:
     text = [f"# Novelty\n\n{about}. Intervals: 95 %, bootstrap over images.\n",
-            "Nearer to train: 0.5 where nothing was copied. The judge was trained on the training images, so its space "
-            "favours them: compare with validation images.",
+            "Nearer to train: 0.5 where nothing was copied; of the training images, those from sources that the unseen "
+            "ones come from too. The judge was trained on the training images: compare with validation images.",
             f"Called copies: nearer to a training image than all but {FALSE_ALARMS:.0%} of unseen real images of the "
             f"type are; about {FALSE_ALARMS:.2f} where nothing was copied, or 1 in n of fewer than "
             f"{round(1 / FALSE_ALARMS)} unseen ones.",
@@ -153,13 +139,13 @@ def main() -> None:
     rows, pairs = [], []
     for name in made:
         real, mine = real_of(pixels, name), np.stack(made[name])
-        tell(f"novelty: {name}, {len(mine)} synthetic, {len(real['train'])} of train, {len(real['test'])} unseen")
+        tell(f"novelty: {name}, {len(mine)} synthetic, {len(real['train'])} of train, {len(real['unseen'])} unseen")
         if not len(real["train"]):
             continue
         for space, seen in spaces.items():
             found, distance, row = one_type(seen, mine, real)
             rows.append({"space": space, "image_type": name, "n_synthetic": len(mine), "n_train": len(real["train"]),
-                         "n_unseen": len(real["test"]), "figures": found})
+                         "n_unseen": len(real["unseen"]), "figures": found})
             near = [k for k, d in enumerate(distance) if np.isfinite(d)]
             pairs += [(float(distance[k]), name, space, mine[k], real["train"][row[k]]) for k in near]
     if not rows:

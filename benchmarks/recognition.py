@@ -18,6 +18,7 @@ from contrasts import CONTRASTS
 from intervals import Estimate, auroc, balanced_accuracy, estimate, missing, table, write
 from judge import SIDE, Questions, answers, choices, states, tell, trained
 from PIL import Image
+from unseen import NONE, SPLITS, unseen
 
 from medisyn.data import images, sheets
 from medisyn.data.records import Record
@@ -26,8 +27,6 @@ from medisyn.training import batches
 
 HERE = Path(__file__).parent
 FIRST_SEED = 1000         # far from those of galleries
-UNSEEN = "no unseen real images"
-SPLITS = ("train", "val", "test")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,16 +57,14 @@ def judged(judge: torch.nn.Module, records: list[Record], pixels: np.ndarray, sp
                   choices(records, q), groups, splits)
 
 
-def unseen(judge: torch.nn.Module, pixels: batches.Pixels) -> Judged:
-    """The test split; where an image type has none there, its validation split."""
+def real_ones(judge: torch.nn.Module, pixels: batches.Pixels) -> Judged:
+    """The unseen images of every type that the judge knows."""
     rows, splits = [], {}
     for name in judge.questions.image_types:
-        for split in ("test", "val"):
-            mine = [i for i, r in enumerate(pixels.records) if r.image_type == name and r.split == split]
-            if mine:
-                splits[name] = split
-                rows += mine
-                break
+        mine, split = unseen(pixels, name)
+        if split:
+            splits[name] = split
+            rows += mine.tolist()
     tell(f"judge: asked about {len(rows):,} unseen real images")
     return judged(judge, [pixels.records[r] for r in rows], np.asarray(pixels.array[rows]), splits)
 
@@ -94,7 +91,7 @@ def finding_auroc(found: Judged, column: int, note: str) -> Estimate:
 def contrast_accuracy(found: Judged, column: int) -> Estimate:
     mine = found.pick(np.flatnonzero(found.choice[:, column] >= 0))
     if len(set(mine.choice[:, column].tolist())) < found.logits[2 + column].shape[1]:
-        return missing(UNSEEN if len(mine.records) == 0 else "not every choice occurs")
+        return missing(NONE if len(mine.records) == 0 else "not every choice occurs")
     guess, truth = mine.logits[2 + column].argmax(1), mine.choice[:, column]
     return estimate(lambda rows: balanced_accuracy(guess[rows], truth[rows]), len(truth), mine.groups, share=True)
 
@@ -106,7 +103,7 @@ def figures(questions: Questions, real: Judged, made: Judged | None, shown: Judg
     for k, name in enumerate(questions.image_types):
         rows.append({"figure": "image type recognised", "of": name, "chance": one_in,
                      "synthetic": type_accuracy(made, k) if made else nothing,
-                     "real": type_accuracy(real, k) if name in real.splits else missing(UNSEEN),
+                     "real": type_accuracy(real, k) if name in real.splits else missing(NONE),
                      "real_split": real.splits.get(name)})
     rows.append({"figure": "image type recognised", "of": "all, each type counting alike", "chance": one_in,
                  "synthetic": all_types(made) if made else nothing, "real": all_types(real),
@@ -123,7 +120,7 @@ def figures(questions: Questions, real: Judged, made: Judged | None, shown: Judg
         kind = name.split("/")[0]
         rows.append({"figure": "finding, AUROC", "of": name, "chance": 0.5,
                      "synthetic": asked_auroc(shown, k, note) if shown else nothing,
-                     "real": finding_auroc(real, k, note) if kind in real.splits else missing(UNSEEN),
+                     "real": finding_auroc(real, k, note) if kind in real.splits else missing(NONE),
                      "real_split": real.splits.get(kind)})
     return rows
 
@@ -250,7 +247,7 @@ def main() -> None:
     pixels = batches.pack([args.real.absolute()], file.parent / "pixels", SIDE, SPLITS,
                           lambda done, total: tell(f"real images: {done:,} of {total:,}") if done % 2000 == 0 else None)
     judge = trained(pixels, file)
-    real, made, shown = unseen(judge, pixels), None, None
+    real, made, shown = real_ones(judge, pixels), None, None
     size = sum(p.numel() for p in judge.parameters())
     about = {"model": None, "judge": f"{file.name}, {size:,} parameters, at {SIDE} pixels"}
     mistakes(real, judge.questions, args.out / "real-mistakes.png")

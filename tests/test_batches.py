@@ -75,6 +75,22 @@ def test_another_side_is_packed_anew(collection, tmp_path):
     assert batches.pack([collection], tmp_path, 16).array.shape == (16, 16, 16, 3)
 
 
+def test_a_collection_that_changed_is_packed_anew(tmp_path):
+    home = phantoms.collection(tmp_path / "c", n=4)
+    before = len(batches.pack([home], tmp_path / "p", 16).records)
+    records.write(list(records.read(home))[1:], home)
+    assert len(batches.pack([home], tmp_path / "p", 16).records) == before - 1
+
+
+def test_rows_that_others_count_on_are_kept_and_that_is_said(tmp_path):
+    home, said = phantoms.collection(tmp_path / "c", n=4), []
+    before = batches.pack([home], tmp_path / "p", 16, keep=True, message=said.append).records
+    records.write(list(records.read(home))[1:], home)
+    assert batches.pack([home], tmp_path / "p", 16, keep=True, message=said.append).records == before
+    assert len(said) == 1 and "changed after" in said[0]
+    assert batches.pack([home], tmp_path / "p", 24, keep=True).array.shape[1] == 24
+
+
 def test_a_packing_cut_short_is_done_again(collection, tmp_path):
     whole = np.array(batches.pack([collection], tmp_path, 24).array)
     (tmp_path / "done.json").unlink()

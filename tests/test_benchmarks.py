@@ -11,15 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-from medisyn.data import prompts, vocabulary
+from medisyn.data import images, prompts, records, vocabulary
 from medisyn.data.records import Record
 from medisyn.training import batches
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-contrasts, generate, held_out, intervals, judging, novelty, recognition = map(import_module, (
-    "contrasts", "generate", "held_out", "intervals", "judge", "novelty", "recognition"))
+contrasts, generate, held_out, intervals, judging, novelty, recognition, unseen = map(import_module, (
+    "contrasts", "generate", "held_out", "intervals", "judge", "novelty", "recognition", "unseen"))
 
 
 def test_the_area_under_the_curve_counts_pairs_in_order():
@@ -105,14 +105,14 @@ def test_the_judge_is_asked_only_what_training_images_teach():
 
 
 def test_a_judge_is_trained_once_and_kept(phantom_recipe, tmp_path):
-    pixels = batches.pack([phantom_recipe.parent / "collection"], tmp_path / "pixels", judging.SIDE, recognition.SPLITS)
+    pixels = batches.pack([phantom_recipe.parent / "collection"], tmp_path / "pixels", judging.SIDE, unseen.SPLITS)
     first = judging.trained(pixels, tmp_path / "judge.safetensors", 2 * judging.BATCH)
     again = judging.trained(pixels, tmp_path / "judge.safetensors", 2 * judging.BATCH)
     a, b = (judging.answers(j, np.asarray(pixels.array[:3])) for j in (first, again))
     assert all(np.allclose(x, y, atol=1e-5) for x, y in zip(a, b, strict=True))
-    rows = recognition.figures(first.questions, recognition.unseen(first, pixels), None, None)
+    rows = recognition.figures(first.questions, recognition.real_ones(first, pixels), None, None)
     assert [r["of"] for r in rows][:2] == ["chest_xray", "dermoscopy"]
-    assert rows[0]["real"].n == 3
+    assert [r["real"].n for r in rows[:2]] == [len(unseen.unseen(pixels, r["of"])[0]) for r in rows[:2]]
     assert "no model given" in recognition.report(rows, {"model": None, "judge": "a judge"})
 
 
@@ -120,15 +120,31 @@ def test_planted_copies_are_found_and_nothing_else():
     rng = np.random.default_rng(0)
     blocks = rng.integers(0, 256, (160, 16, 16, 3), np.uint8)
     squares = blocks.repeat(8, 1).repeat(8, 2)
-    real = {"train": squares[:80], "test": squares[80:110], "val": squares[110:130]}
-    fresh, distance, _ = novelty.one_type(novelty.thumbnails, squares[130:], real)
+    real = {"train": squares[:80], "unseen": squares[80:110], "val": squares[110:130],
+            "comparable": np.ones(80, bool)}
+    fresh, distance, _ = novelty.one_type(unseen.thumbnails, squares[130:], real)
     assert fresh["called copies"].value <= 0.1
     assert 0.2 < fresh["nearer to train"].value < 0.8
     assert all(fresh[f"planted copies found, {how}"].value == 1 for how in ("plain", "mirrored", "recompressed"))
-    copied, distance, row = novelty.one_type(novelty.thumbnails, squares[:30, :, ::-1], real)
+    copied, distance, row = novelty.one_type(unseen.thumbnails, squares[:30, :, ::-1], real)
     assert copied["called copies"].value == 1
     assert (row == np.arange(30)).all()
     assert distance.max() < 0.1
+
+
+def test_a_training_image_is_no_unseen_one_even_mirrored(tmp_path):
+    rng = np.random.default_rng(0)
+    blocks = [rng.integers(0, 256, (16, 16, 3), np.uint8).repeat(8, 0).repeat(8, 1) for _ in range(8)]
+    squares = [*blocks, blocks[0], blocks[1][:, ::-1]]
+    splits = ["train"] * 6 + ["test"] * 4
+    for i, square in enumerate(squares):
+        images.write_png(images.from_picture(Image.fromarray(square)), tmp_path / f"{i}.png")
+    records.write((Record(str(i), f"{i}.png", "dermoscopy", patient=str(i), split=s) for i, s in enumerate(splits)),
+                  tmp_path)
+    pixels = batches.pack([tmp_path], tmp_path / "pixels", 128, unseen.SPLITS)
+    rows, split = unseen.unseen(pixels, "dermoscopy")
+    assert (rows.tolist(), split) == ([6, 7], "test, 2 doubles left out")
+    assert unseen.unseen(pixels, "mri")[1] is None
 
 
 def test_the_plain_loop_makes_the_same_pixels(maker):

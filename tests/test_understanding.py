@@ -63,6 +63,7 @@ FREE = [  # prompt, then only what it must say; findings are compared whole
         "findings": {"band_neutrophil": True, "neutrophil": True}}),
     ("pneumonai in dermosocpy", {"image_type": "dermoscopy", "findings": {"pneumonia": True}}),
 ]
+FREE.append(("microlaryngoscopy, glottis", {"image_type": "laryngoscopy"}))
 NEGATED = [
     ("no pneumonia, cardiomegaly", {"pneumonia": False, "cardiomegaly": False}),
     ("no pneumonia but cardiomegaly", {"pneumonia": False, "cardiomegaly": True}),
@@ -83,6 +84,8 @@ NEGATED = [
     ("pneumonia, not bacterial but viral", {"pneumonia": True, "bacterial_pneumonia": False, "viral_pneumonia": True}),
     ("I don't want pneumonia", {"pneumonia": False}),
     ("pneumonia-free", {"pneumonia": False}),
+    ("no osteoarthritis, Kellgren-Lawrence grade 0", {"osteoarthritis": False, "kellgren_lawrence_0": True}),
+    ("not Kellgren-Lawrence grade 4", {"kellgren_lawrence_4": False}),
 ]
 AGES = [("54-year-old woman", 54.0, "female"), ("54 y/o F", 54.0, "female"), ("54yo", 54.0, None),
         ("aged 54", 54.0, None),
@@ -138,6 +141,7 @@ def test_an_understanding_is_said_aloud():
 @pytest.mark.parametrize("prompt", ["", "  ", "!!!", "please generate a realistic image for teaching", "no", "without"])
 def test_a_prompt_without_content_says_nothing(prompt):
     assert sentence(understand(prompt)) == "understood: nothing"
+    assert sentence(understand(prompt, TABLE)) == "understood: nothing"
 
 
 def test_foreign_words_are_not_guessed():

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -85,10 +86,12 @@ def png_bytes(picture: Image.Image, provenance: Provenance | None = None, compre
 
 
 def write_png(image: np.ndarray, path: Path, provenance: Provenance | None = None) -> Path:
-    """float32 (C, H, W) in [-1, 1] to a PNG file."""
+    """float32 (C, H, W) in [-1, 1] to a PNG file, which appears whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(png_bytes(to_picture(image), provenance))
+    draft = path.with_name(f"{path.name}.part")
+    draft.write_bytes(png_bytes(to_picture(image), provenance))
+    os.replace(draft, path)
     return path
 
 

@@ -159,7 +159,7 @@ def negated(tokens: Sequence[Token], spans: Sequence[Span]) -> set[int]:
     """The starts of the findings' spans that a "no" reaches, from before or from behind.
 
     From before it reaches through a list ("no X, Y or Z") up to a stop ("but", "with", a point)
-    or, after a comma, up to a word of another kind; from behind ("X and Y not seen") through
+    or, after a comma, up to a word of another kind or a grade; from behind ("X and Y not seen") through
     what "and", "or" and commas join.
     """
     inside = {at: span for span in spans for at in range(span.start, span.end)}
@@ -171,6 +171,8 @@ def negated(tokens: Sequence[Token], spans: Sequence[Span]) -> set[int]:
         before = words[at - 1] if at else ""
         if span is not None and at == span.start:
             normal = any(reading.term == "normal" for reading in span.readings)
+            if before == "," and _graded(span):
+                reaching = False  # "no osteoarthritis, Kellgren-Lawrence grade 0"
             if reaching and "finding" in span.kinds() and (not normal or before in PRE_NO):
                 reached.add(at)
             elif before == ",":
@@ -183,6 +185,10 @@ def negated(tokens: Sequence[Token], spans: Sequence[Span]) -> set[int]:
         if _denied(words, span.end, inside):
             reached |= {member.start for member in _joined(words, spans, span)}
     return reached
+
+
+def _graded(span: Span) -> bool:
+    return any(reading.term.rpartition("_")[2].isdigit() for reading in span.readings)
 
 
 def _says_no(words: Sequence[str], at: int, inside: dict[int, Span]) -> bool:

@@ -23,6 +23,7 @@ from medisyn.data.provenance import Provenance
 
 SPLITS = ("train", "val", "test")
 SPLIT_SHARES = {"train": 0.85, "val": 0.05, "test": 0.10}  # of patients, not of images
+METADATA = "metadata.jsonl"
 PUBLIC_KEY = b"medisyn"  # for public datasets; a hospital passes a secret of its own
 
 
@@ -71,7 +72,7 @@ def write(records: Iterable[Record], folder: Path) -> Path:
     """Write `metadata.jsonl`, whole or not at all."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "metadata.jsonl"
+    path = folder / METADATA
     draft = path.with_suffix(".jsonl.part")
     with draft.open("w", encoding="utf-8") as out:
         for record in records:
@@ -86,7 +87,7 @@ def as_line(record: Record) -> str:
 
 def read(folder: Path) -> Iterator[Record]:
     """The records of a collection, one at a time; ValueError names the line that is wrong."""
-    path = Path(folder) / "metadata.jsonl"
+    path = Path(folder) / METADATA
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is not a collection: it should hold metadata.jsonl beside images/; "
                                 "make one with `medisyn ingest`")

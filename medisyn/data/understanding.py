@@ -56,9 +56,9 @@ def understand(prompt: str, support: Sequence[Sequence] | None = None) -> Unders
 def sentence(understood: Understanding) -> str:
     """The understanding in one line, to be shown before an image is made."""
     u = understood
-    told = ", ".join(_told(u)) or "nothing"
-    said = f"understood: {told}"
-    if u.support is not None:
+    told = ", ".join(_told(u))
+    said = f"understood: {told or 'nothing'}"
+    if told and u.support is not None:
         said += f"; trained on {u.support:,} such image{'' if u.support == 1 else 's'}"
     if u.not_understood:
         said += "; not understood: " + ", ".join(f'"{words}"' for words in u.not_understood)
