@@ -3,14 +3,22 @@
 from medisyn.data.vocabulary.terms import ImageType, Term
 
 SPECIALTY_LIST = (
-    Term("radiology", "radiology", "specialty", ("diagnostic radiology",), typed=("radiological", "radiologic")),
-    Term("pathology", "pathology", "specialty", ("surgical pathology",), typed=("pathologist", "anatomical pathology")),
-    Term("haematology", "haematology", "specialty", ("laboratory haematology",), typed=("haematological",)),
-    Term("dermatology", "dermatology", "specialty", ("skin clinic",), typed=("dermatological", "dermatologist")),
-    Term("ophthalmology", "ophthalmology", "specialty", ("eye clinic",), typed=("ophthalmic", "ophthalmologist")),
-    Term("gastroenterology", "gastroenterology", "specialty", ("GI",), typed=("gastroenterologist",)),
-    Term("otolaryngology", "otolaryngology", "specialty", ("ENT",), typed=("ear nose and throat", "orl")),
-    Term("surgery", "surgery", "specialty", ("general surgery",), typed=("surgical", "operation", "intraoperative")),
+    Term("radiology", "radiology", "specialty", ("diagnostic radiology",), {"SNOMED CT": "394914008"},
+         typed=("radiological", "radiologic")),
+    Term("pathology", "pathology", "specialty", ("surgical pathology",), {"SNOMED CT": "394915009"},
+         typed=("pathologist", "anatomical pathology")),
+    Term("haematology", "haematology", "specialty", ("laboratory haematology",), {"SNOMED CT": "394803006"},
+         typed=("haematological",)),
+    Term("dermatology", "dermatology", "specialty", ("skin clinic",), {"SNOMED CT": "394582007"},
+         typed=("dermatological", "dermatologist")),
+    Term("ophthalmology", "ophthalmology", "specialty", ("eye clinic",), {"SNOMED CT": "394594003"},
+         typed=("ophthalmic", "ophthalmologist")),
+    Term("gastroenterology", "gastroenterology", "specialty", ("GI",), {"SNOMED CT": "394584008"},
+         typed=("gastroenterologist",)),
+    Term("otolaryngology", "otolaryngology", "specialty", ("ENT",), {"SNOMED CT": "394604002"},
+         typed=("ear nose and throat", "orl")),
+    Term("surgery", "surgery", "specialty", ("general surgery",), {"SNOMED CT": "394609007"},
+         typed=("surgical", "operation", "intraoperative")),
 )
 
 IMAGE_TYPE_LIST = (
@@ -128,7 +136,8 @@ IMAGE_TYPE_LIST = (
          "laryngoscopic view"),
         {"DICOM": "ES"}, abbreviations=("laryngo", "VLS"),
         typed=("laryngoscopy", "laryngoscope", "laryngoscopic", "videolaryngoscopy", "vocal fold endoscopy",
-               "vocal cord endoscopy", "video laryngoscopy", "throat endoscopy", "stroboscopy", "larynx endoscopy"),
+               "vocal cord endoscopy", "video laryngoscopy", "throat endoscopy", "stroboscopy", "larynx endoscopy",
+               "microlaryngoscopy", "microlaryngoscopic"),
         specialty="otolaryngology", symmetry="mirror", default_anatomy="larynx",
         heads=("endoscopy", "endoscopic image", "endoscopic view")),
     ImageType(
