@@ -7,10 +7,13 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
+from medisyn.training.eye import EyeRecipe
 from medisyn.training.settings import Recipe
 
+KINDS = {"model": Recipe, "eye": EyeRecipe}  # by the key `kind`, which a generator's recipe leaves out
 
-def read(path: Path, changes: list[str] = ()) -> Recipe:
+
+def read(path: Path, changes: list[str] = ()) -> Recipe | EyeRecipe:
     """A recipe from TOML, changed by `table.key=value` pairs; ValueError is one sentence."""
     path = Path(path)
     if not path.is_file():
@@ -22,10 +25,15 @@ def read(path: Path, changes: list[str] = ()) -> Recipe:
         raise ValueError(f"{path}: not valid TOML ({error})") from None
     for change in changes:
         apply(table, change)
+    kind = table.get("kind", "model")
+    if kind not in KINDS:
+        raise ValueError(f"{path}: kind should be one of {', '.join(KINDS)}, found {kind!r}")
+    if kind == "model":
+        table.pop("kind", None)
     try:
-        return Recipe.model_validate(table)
+        return KINDS[kind].model_validate(table)
     except ValidationError as error:
-        raise ValueError(explain(error, path, text)) from None
+        raise ValueError(explain(error, path, text, KINDS[kind])) from None
 
 
 def apply(table: dict, change: str) -> None:
@@ -44,22 +52,23 @@ def apply(table: dict, change: str) -> None:
         table[last] = value.strip()
 
 
-def explain(error: ValidationError, path: Path, text: str) -> str:
+def explain(error: ValidationError, path: Path, text: str, kind: type[BaseModel] = Recipe) -> str:
     """The first thing that is wrong with a recipe, with its line where it has one."""
     first = error.errors()[0]
     key = [str(part) for part in first["loc"]]
+    if not key:  # settings that do not go together
+        return f"{path}: {first['ctx']['error']}"
     where = line_of(key[-1], text)
     place = f"{path}{f' line {where}' if where else ''}"
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key[-1], known_keys(key[:-1]), 1)
+        near = difflib.get_close_matches(key[-1], known_keys(key[:-1], kind), 1)
         return f"{place}: unknown key {'.'.join(key)!r}" + (f"; did you mean {near[0]!r}?" if near else "")
     if first["type"] == "missing":
         return f"{path}: {'.'.join(key)} is missing; set it in the recipe or by --set {'.'.join(key)}=..."
     return f"{place}: {'.'.join(key)}: {first['msg'][0].lower()}{first['msg'][1:]}, found {first['input']!r}"
 
 
-def known_keys(tables: list[str]) -> list[str]:
-    model: type[BaseModel] = Recipe
+def known_keys(tables: list[str], model: type[BaseModel] = Recipe) -> list[str]:
     for name in tables:
         model = model.model_fields[name].annotation
     return list(model.model_fields)

@@ -24,16 +24,20 @@ from torch import Tensor
 
 from medisyn import flow, samplers
 from medisyn.data import facts, images, prompts, records, sheets, vocabulary
-from medisyn.data.provenance import Provenance
+from medisyn.data.provenance import LOOKS, Drawn, Guarded, Provenance, Verdict
 from medisyn.data.records import Record
 from medisyn.data.understanding import SLOTS, Understanding, nearest_known
 from medisyn.models import checkpoint
 from medisyn.models.checkpoint import Model
+from medisyn.models.recogniser import doubt
 from medisyn.models.text import to_pieces
 from medisyn.models.vae import gray
 
 SHIPPED = Path(__file__).parent / "weights" / "medisyn-xs"
 STYLES = 8  # the column of a support row that counts its style clusters
+DRAWS = 4   # images that are made of one seed at most, where the model's recogniser does not see in them what was asked for
+TRIES = 4   # images that are made of one seed before it is given up, where a guard blocks them
+Accept = Callable[[Sequence[np.ndarray], Sequence[str | None]], list[Verdict]]  # images (C, H, W) in [-1, 1], image types
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,21 @@ class Synthetic:
     def picture(self) -> Image.Image:
         """As an 8-bit picture."""
         return images.to_picture(self.image)
+
+
+@dataclass(frozen=True)
+class Refused:
+    """An image that was not made: all that came of its seed was too alike to a training image."""
+
+    how: Provenance                # as it was asked for
+    verdicts: tuple[Verdict, ...]  # of each try
+
+    @property
+    def reason(self) -> str:
+        """In a sentence."""
+        worst = max(self.verdicts, key=lambda v: v.likeness - v.limit)
+        return (f"seed {self.how.seed} of {self.how.prompt!r} was refused: {len(self.verdicts)} tries, each too alike to a "
+                f"training image (likeness {worst.likeness:.1f}, limit {worst.limit:.1f}); try other seeds or a lower guidance")
 
 
 @dataclass(frozen=True)
@@ -111,29 +130,37 @@ class Synthesizer:
         return tokens, pooled
 
     def generate(self, prompt: str, n: int = 1, seed: int = 0, steps: int | None = None, guidance: float | None = None,
-                 sampler: str | None = None, progress: Callable[[int], None] = lambda done: None) -> list[Synthetic]:
+                 sampler: str | None = None, progress: Callable[[int], None] = lambda done: None,
+                 accept: Accept | None = None, block: bool = True) -> list[Synthetic]:
         """n images of a prompt, from seeds seed, seed + 1, ...; None takes the model's own setting.
 
         steps: 1 to 200. guidance: 1 follows the prompt plainly, 2 to 4 harder. sampler: a name in samplers.SAMPLERS.
+        accept: a guard; with `block` what it refuses is drawn again, and left out after TRIES, else only noted.
         """
         plan = self.plan(prompt)
         made = []
-        for one in self.many((plan, self.settings(plan, seed + i, steps, guidance, sampler)) for i in range(n)):
-            made.append(one)
-            progress(len(made))
+        asked = ((plan, self.settings(plan, seed + i, steps, guidance, sampler)) for i in range(n))
+        for done, one in enumerate(self.many(asked, accept, block), 1):
+            if isinstance(one, Synthetic):
+                made.append(one)
+            progress(done)
         return made
 
-    def many(self, wanted: Iterable[tuple[Plan, Provenance]]) -> Iterator[Synthetic]:
+    def many(self, wanted: Iterable[tuple[Plan, Provenance]], accept: Accept | None = None,
+             block: bool = True, look: bool = True) -> Iterator[Synthetic | Refused]:
         """Images in the order they are asked for: one torch thread an image, as many images at once as there are cores.
 
         Two threads in one image are up to 80 times slower than one where anything else runs, and the last bit of a
-        product depends on how many threads share it; images beside each other cost neither.
+        product depends on how many threads share it; images beside each other cost neither. look: False makes each image
+        as it is described, whatever it shows.
         """
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
+        make = self.draw if accept is None else guarded(self, accept, block)
+        make = make if look else self.make
         pool = ThreadPoolExecutor(cores(), initializer=torch.set_num_threads, initargs=(1,))
         try:
-            yield from pool.map(lambda one: self.make(*one), wanted)
+            yield from pool.map(lambda one: make(*one), wanted)
         finally:
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(threads)
@@ -149,6 +176,9 @@ class Synthesizer:
             raise ValueError(f"steps should lie between 1 and 200, found {steps}; this model's own setting is {card.steps}")
         if not 0 <= guidance <= 20:
             raise ValueError(f"guidance should lie between 0 and 20, found {guidance}; this model's own setting is {card.guidance}")
+        own = self.model.dit.config.guided
+        if own and not 1 <= guidance <= 1 + own:
+            raise ValueError(f"guidance should lie between 1 and {1 + own:g} for this model, which guides itself, found {guidance}")
         if sampler not in samplers.SAMPLERS:
             raise ValueError(f"sampler {sampler!r} should be one of {', '.join(samplers.SAMPLERS)}")
         if not 0 <= seed < 2**63:
@@ -173,6 +203,36 @@ class Synthesizer:
         weight = np.array([counted[s] for s in styles], float)
         return styles[int(np.random.default_rng([seed, 1]).choice(len(styles), p=weight / weight.sum()))]
 
+    def another(self, plan: Plan, how: Provenance, why: str, k: int) -> Provenance:
+        """The k-th new try of what `how` asks for; the 0-th is itself."""
+        if k == 0:
+            return how
+        seed = another_seed(how.seed, why, k)
+        return dataclasses.replace(how, seed=seed, style=self.draw_style(plan.understood, seed))
+
+    def draw(self, plan: Plan, how: Provenance) -> Synthetic:
+        """The image that `how` asks for; where the model's recogniser does not see in it what was asked for, it is drawn again.
+
+        The first of at most DRAWS that is recognised is taken, else the one with the least doubt. The new seeds follow from
+        the one that was asked for, so the same prompt and seed end in the same image.
+        """
+        network, understood = self.model.recogniser, plan.understood
+        if network is None or understood.image_type not in network.config.image_types:
+            return self.make(plan, how)
+        findings = vocabulary.closed(understood.findings, understood.image_type, understood.view)
+        best: tuple[float, int, bool, Synthetic] | None = None
+        for k in range(DRAWS):
+            one = self.make(plan, self.another(plan, how, "draw", k))
+            image = torch.from_numpy(one.image).expand(3, -1, -1)
+            right, total = doubt(network, image, understood.image_type, findings)
+            if right or best is None or total < best[0]:
+                best = total, k, right, one
+            if right:
+                break
+        total, k, right, one = best
+        made = dataclasses.replace(one.record.provenance, drawn=Drawn(right, round(total, 4), k, name_of(how)))
+        return Synthetic(one.image, dataclasses.replace(one.record, provenance=made))
+
     @torch.no_grad()
     def make(self, plan: Plan, how: Provenance) -> Synthetic:
         """The one image that `how` describes."""
@@ -190,7 +250,11 @@ class Synthesizer:
             return plain.lerp(told, how.guidance)
 
         noise = samplers.seeded_noise([how.seed], shape)
-        drive = velocity(slice(0, 1)) if how.guidance == 1 else both
+        if dit.config.guided:  # it adds the guidance itself: one call a step
+            own = torch.tensor([how.guidance - 1])
+            drive = lambda x, t: dit(x, t, tokens[:1], pooled[:1], style[:1], None, own)  # noqa: E731
+        else:
+            drive = velocity(slice(0, 1)) if how.guidance == 1 else both
         latent = samplers.SAMPLERS[how.sampler](drive, noise, flow.times(how.steps, card.shift))
         image = self.model.vae.decode(latent.contiguous(memory_format=torch.channels_last)).clamp(-1, 1)
         is_gray = plan.understood.image_type in vocabulary.IMAGE_TYPES and vocabulary.IMAGE_TYPES[plan.understood.image_type].gray
@@ -205,8 +269,34 @@ class Synthesizer:
         if how.model != self.model.digest:
             raise ValueError(f"the image was made by {how.model_name} ({how.model[:19]}...), this model is "
                              f"{self.model.card.name} ({self.model.digest[:19]}...); pass the right one with --model")
-        (again,) = self.many([(Plan(how.prompt, prompts.understand(how.prompt), how.read_as, ()), how)])
+        (again,) = self.many([(Plan(how.prompt, prompts.understand(how.prompt), how.read_as, ()), how)], look=False)
         return again
+
+
+def guarded(maker: Synthesizer, accept: Accept, block: bool = True) -> Callable[[Plan, Provenance], Synthetic | Refused]:
+    """`maker.make` under a guard, which is anyone's function; its verdict goes into the provenance.
+
+    A blocked image is drawn again from a seed that follows from its own, so the same prompt and seed end in the same image.
+    """
+    def make(plan: Plan, how: Provenance) -> Synthetic | Refused:
+        verdicts: list[Verdict] = []
+        for k in range(TRIES):
+            tried = maker.another(plan, how, "again", k)
+            one = maker.draw(plan, tried)
+            (verdict,) = accept([one.image], [one.record.image_type])
+            if verdict.accepted or not block:
+                said = Guarded("passed" if verdict.accepted else "flagged", verdict.likeness, verdict.limit, k, name_of(how),
+                               verdict.guard)
+                made = dataclasses.replace(one.record.provenance, guard=said)
+                return Synthetic(one.image, dataclasses.replace(one.record, provenance=made))
+            verdicts.append(verdict)
+        return Refused(how, tuple(verdicts))
+    return make
+
+
+def another_seed(seed: int, why: str, k: int) -> int:
+    """The seed of the k-th new try: 62 bits that nobody counts up to."""
+    return int.from_bytes(hashlib.sha256(f"medisyn/{why}/{seed}/{k}".encode()).digest()[:8]) >> 2
 
 
 def load(folder: Path | str | None = None, version: str = "") -> Synthesizer:
@@ -233,7 +323,8 @@ def matches(understood: Understanding, row: Sequence) -> bool:
 
 def name_of(how: Provenance) -> str:
     """An image's id: 16 hex digits that depend on all that decides its pixels."""
-    return hashlib.sha256(repr(sorted(how.as_dict().items())).encode()).hexdigest()[:16]
+    decisive = {name: value for name, value in how.as_dict().items() if name not in LOOKS}
+    return hashlib.sha256(repr(sorted(decisive.items())).encode()).hexdigest()[:16]
 
 
 def nearest_words(understood: Understanding) -> str:
@@ -249,14 +340,17 @@ def record_of(understood: Understanding, **more: object) -> Record:
                   sex=u.sex, **more)
 
 
-def write(made: Iterable[Synthetic], folder: Path) -> Iterator[Synthetic]:
-    """Write images and their metadata lines as they come, and pass them on; an image already there is replaced."""
+def write(made: Iterable[Synthetic | Refused], folder: Path) -> Iterator[Synthetic | Refused]:
+    """Write images and their metadata lines as they come, and pass on all; an image already there is replaced."""
     folder = Path(folder)
     (folder / "images").mkdir(parents=True, exist_ok=True)
     known = {r.id: r for r in records.read(folder)} if (folder / "metadata.jsonl").is_file() else {}
     outdated = False
     with (folder / "metadata.jsonl").open("a", encoding="utf-8") as lines:
         for one in made:
+            if isinstance(one, Refused):
+                yield one
+                continue
             images.write_png(one.image, folder / one.record.file_name, one.record.provenance)
             if one.record.id not in known:
                 lines.write(records.as_line(one.record))
@@ -296,21 +390,38 @@ def read_prompts(path: Path, n: int, seed: int) -> list[tuple[str, int, int]]:
 
 
 def make_all(maker: Synthesizer, plans: dict[str, Plan], asked: Iterable[tuple[str, int, int]], folder: Path,
-             steps: int | None = None, guidance: float | None = None) -> Iterator[Synthetic]:
-    """The images of many prompts, one by one; those that a folder already holds are passed on, not made again."""
+             steps: int | None = None, guidance: float | None = None, accept: Accept | None = None, block: bool = True,
+             guard: str | None = None) -> Iterator[Synthetic | Refused]:
+    """The images of many prompts, one by one; those that a folder already holds are passed on, not made again.
+
+    guard: the digest of the guard behind `accept`: an image that another guard saw, or none, is made again.
+    """
     folder = Path(folder)
-    there = {r.id: r for r in records.read(folder)} if (folder / "metadata.jsonl").is_file() else {}
+    there = {asked_id(r): r for r in records.read(folder)} if (folder / "metadata.jsonl").is_file() else {}
     wanted = [(plans[prompt], maker.settings(plans[prompt], seed + k, steps, guidance))
               for prompt, n, seed in asked for k in range(n)]
 
     def known(how: Provenance) -> Record | None:
         record = there.get(name_of(how))
-        return record if record and record.provenance == how and (folder / record.file_name).is_file() else None
+        if record is None or not (folder / record.file_name).is_file():
+            return None
+        made = record.provenance
+        said, same = made.guard, made.drawn is not None or dataclasses.replace(made, guard=None) == how
+        if accept is None:
+            return record if same and (said is None or said.blocked == 0) else None
+        return record if said and said.guard == guard and (said.verdict == "passed" or not block) and (block or same) else None
 
     found = [known(how) for _, how in wanted]
-    made = maker.many(one for one, record in zip(wanted, found, strict=True) if record is None)
+    made = maker.many((one for one, record in zip(wanted, found, strict=True) if record is None), accept, block)
     for record in found:
         yield next(made) if record is None else Synthetic(images.read(folder / record.file_name), record)
+
+
+def asked_id(record: Record) -> str:
+    """The id of what was asked for: another than the record's where it was drawn again."""
+    made = record.provenance
+    said = made and (made.guard or made.drawn)  # the guard stands outside: it asks the recogniser
+    return said.asked if said else record.id
 
 
 def compare(maker: Synthesizer, file: Path, made: Provenance) -> dict:

@@ -4,7 +4,7 @@
 #   runs/medisyn-xs.sh DATASETS [RUN]
 #
 # DATASETS holds one folder a dataset, named as `medisyn sources` names it, each in its own original layout.
-# About 3 hours on two CPU cores: text and vae 15 minutes each side by side, latents 5, decoder 25, denoiser the rest.
+# About 5 hours on two CPU cores: text and vae 15 minutes each side by side, latents 5, decoder 60, recogniser 20, denoiser the rest.
 set -euo pipefail
 datasets=${1:?usage: runs/medisyn-xs.sh DATASETS [RUN]}
 run=${2:-out/medisyn-xs}
@@ -29,7 +29,7 @@ wait
 "$medisyn" train "$recipe" -o "$run" --stages decoder &
 "$python" -m torch.distributed.run --nproc-per-node 2 -m medisyn train "$recipe" -o "$run" --stages dit
 wait
-"$medisyn" train "$recipe" -o "$run" --stages model
+"$medisyn" train "$recipe" -o "$run" --stages recogniser,model,guard
 
 # The figures of docs/model.md, beside the same on unseen real images; then the card, and the model's place in the package.
 model=$run/model

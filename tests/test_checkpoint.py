@@ -12,6 +12,7 @@ import torch
 from medisyn.models import checkpoint
 from medisyn.models.checkpoint import Card
 from medisyn.models.dit import Dit, DitConfig
+from medisyn.models.recogniser import Recogniser, RecogniserConfig
 from medisyn.models.text import TextConfig, TextEncoder, train_tokenizer
 from medisyn.models.vae import Vae, VaeConfig
 
@@ -30,7 +31,8 @@ def networks() -> tuple[Vae, Dit, TextEncoder]:
 @pytest.fixture(scope="module")
 def original(tmp_path_factory) -> Path:
     tokenizer = train_tokenizer(["chest x-ray with pneumonia"], 120)
-    return checkpoint.save(tmp_path_factory.mktemp("model") / "m", CARD, *networks(), tokenizer, SUPPORT)
+    looking = Recogniser(RecogniserConfig(("chest_xray",), ("chest_xray/pneumonia",), 32, (32, 32, 32)))
+    return checkpoint.save(tmp_path_factory.mktemp("model") / "m", CARD, *networks(), tokenizer, SUPPORT, looking)
 
 
 @pytest.fixture
@@ -64,7 +66,8 @@ def test_a_model_comes_back_within_half_precision(original):
 
 def test_a_second_round_loses_nothing_more(original, tmp_path):
     model = checkpoint.load(original)
-    again = checkpoint.save(tmp_path / "again", model.card, model.vae, model.dit, model.text, model.tokenizer, model.support)
+    again = checkpoint.save(tmp_path / "again", model.card, model.vae, model.dit, model.text, model.tokenizer, model.support,
+                            model.recogniser)
     assert checkpoint.digest(again) == model.digest
 
 
@@ -157,3 +160,8 @@ def test_words_about_a_model_do_not_change_its_digest(original, folder):
 def test_a_decisive_file_under_another_name_changes_the_digest(original, folder):
     (folder / "vae").rename(folder / "vaf")
     assert checkpoint.digest(folder) != checkpoint.digest(original)
+
+
+def test_a_model_without_a_recogniser_is_whole(folder):
+    shutil.rmtree(folder / "recogniser")
+    assert checkpoint.load(folder).recogniser is None

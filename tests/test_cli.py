@@ -13,7 +13,7 @@ import medisyn
 from medisyn import cli, synthesizer
 from medisyn.data import images, records
 
-VERBS = {"card", "sources", "ingest", "check", "understand", "train", "generate", "verify"}
+VERBS = {"card", "sources", "ingest", "check", "understand", "train", "generate", "verify", "evaluate", "utility", "select"}
 
 
 @pytest.fixture

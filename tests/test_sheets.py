@@ -53,3 +53,9 @@ def test_rows_may_stand_side_by_side_and_none_is_lost():
     assert area(tall, (200, 0, 0)) == area(broad, (200, 0, 0)) == 10 * 400
     assert broad.width > tall.width
     assert broad.height < tall.height
+
+
+def test_accented_letters_are_drawn():
+    """Pillow's own typeface draws an empty box for each."""
+    unknown = sheets.font(13).getmask("\uffff")
+    assert bytes(sheets.font(13).getmask("\u00fc")) != bytes(unknown)

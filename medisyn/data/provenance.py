@@ -8,6 +8,38 @@ from dataclasses import asdict, dataclass, fields
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What a guard says of an image."""
+
+    accepted: bool
+    likeness: float   # to the likeliest training image, in spreads of what images of other patients reach
+    limit: float      # from which likeness on an image of that type is a copy
+    guard: str        # digest of the index, 12 hex digits
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """What the guard had to say of an image that was made."""
+
+    verdict: str      # "passed", or "flagged" where it only flags
+    likeness: float
+    limit: float
+    blocked: int      # images of other seeds that were too alike to a training image before this one
+    asked: str        # the id that the image would have had from the seed that was asked for
+    guard: str        # digest of the index
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a model's own recogniser had to say of an image that was made."""
+
+    recognised: bool  # whether it saw the image type and the findings that were asked for
+    doubt: float      # -log of their probabilities, 0 where it is certain
+    draw: int         # images of other seeds that were passed over, or looked at besides
+    asked: str        # the id that the image would have had from the seed that was asked for
+
+
+@dataclass(frozen=True)
 class Provenance:
     prompt: str       # the sentence, as it was typed
     read_as: str      # the sentence the network read: the prompt, or its facts in plain words
@@ -19,16 +51,23 @@ class Provenance:
     model: str        # "sha256:..." over the model folder's weights and settings
     model_name: str   # for people: "medisyn-xs"
     version: str      # medisyn's
+    guard: Guarded | None = None  # None: no guard looked at it; what it says decides no pixel
+    drawn: Drawn | None = None    # None: no recogniser looked at it; the same holds
 
     def as_dict(self) -> dict:
-        return asdict(self)
+        """All that is known; where nobody looked at the image no word of it, as in files of before somebody could."""
+        return {name: value for name, value in asdict(self).items() if name not in LOOKS or value}
 
     @classmethod
     def from_dict(cls, row: dict) -> "Provenance":
         """Read back what `as_dict` wrote; a missing field is a ValueError that names it."""
-        names = [f.name for f in fields(cls)]
+        names = [f.name for f in fields(cls) if f.name not in LOOKS]
         missing = [name for name in names if name not in row]
         if missing:
             raise ValueError(f"a provenance needs {', '.join(names)}; this one lacks {', '.join(missing)}; "
                              "it was not written by medisyn, or was edited")
-        return cls(**{name: row[name] for name in names})
+        return cls(**{name: row[name] for name in names},
+                   **{name: kind(**row[name]) for name, kind in LOOKS.items() if row.get(name)})
+
+
+LOOKS = {"guard": Guarded, "drawn": Drawn}  # what was said of an image after it was made

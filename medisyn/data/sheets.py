@@ -1,6 +1,9 @@
 """Sheets: many pictures at a glance, each row under its caption."""
 
 from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -20,7 +23,7 @@ def sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]], tile: int = 128, ti
         return beside([sheet(rows[i:i + each], tile, None, columns or max((len(p) for _, p in rows), default=1))
                        for i in range(0, max(len(rows), 1), max(each, 1))], title)
     columns = columns or max((len(pictures) for _, pictures in rows), default=1)
-    small, large = ImageFont.load_default(13), ImageFont.load_default(18)
+    small, large = font(13), font(18)
     width = GAP + columns * (tile + GAP)
     laid = []                                                   # (top of the pictures, caption lines, pictures)
     y = GAP + (30 if title else 0)
@@ -43,12 +46,20 @@ def sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]], tile: int = 128, ti
     return paper
 
 
+@cache
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The typeface that comes with matplotlib, since Pillow's own lacks accents; Pillow's where matplotlib is not."""
+    found = find_spec("matplotlib")
+    path = Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf" if found and found.origin else None
+    return ImageFont.truetype(path, size) if path and path.is_file() else ImageFont.load_default(size)
+
+
 def beside(papers: Sequence[Image.Image], title: str | None) -> Image.Image:
     """Sheets side by side under one title."""
     top = 30 if title else 0
     whole = Image.new("RGB", (sum(p.width for p in papers), top + max(p.height for p in papers)), PAPER)
     if title:
-        ImageDraw.Draw(whole).text((GAP, GAP), title, INK, ImageFont.load_default(18))
+        ImageDraw.Draw(whole).text((GAP, GAP), title, INK, font(18))
     x = 0
     for paper in papers:
         whole.paste(paper, (x, top))

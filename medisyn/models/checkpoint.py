@@ -5,8 +5,10 @@
     vae/            config.json  diffusion_pytorch_model.safetensors
     transformer/    config.json  diffusion_pytorch_model.safetensors
     text_encoder/   config.json  model.safetensors
+    recogniser/     config.json  model.safetensors      where there is one: looks at what was made
     tokenizer/      tokenizer.json
     support.json                                       what it was trained on, counted
+    guard/          guard.json  index-*.safetensors     where there is one: what it must not give back
     README.md  LICENSE  pipeline.py
 
 Weights are stored as fp16 and computed with as fp32 on a CPU.
@@ -28,6 +30,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from medisyn.models.dit import Dit, DitConfig
+from medisyn.models.recogniser import Recogniser, RecogniserConfig
 from medisyn.models.text import TextConfig, TextEncoder
 from medisyn.models.vae import Vae, VaeConfig
 
@@ -35,7 +38,9 @@ PARTS = {  # folder: (file, class, its config)
     "vae": ("diffusion_pytorch_model.safetensors", Vae, VaeConfig),
     "transformer": ("diffusion_pytorch_model.safetensors", Dit, DitConfig),
     "text_encoder": ("model.safetensors", TextEncoder, TextConfig),
+    "recogniser": ("model.safetensors", Recogniser, RecogniserConfig),
 }
+OPTIONAL = ("recogniser",)
 DECISIVE = (".safetensors", "config.json", "tokenizer.json", "support.json", "medisyn.json")  # what an image depends on
 
 
@@ -51,6 +56,7 @@ class Card:
     licence: str                         # of the weights, SPDX
     n_images: int                        # images the denoiser was trained on, repeats counted
     shift: float = 1.0                   # of the sampling times, towards noise
+    guided: float = 0.0                  # the denoiser guides itself up to 1 + guided, in one call a step; 0: two calls a step
 
 
 @dataclass(frozen=True)
@@ -64,12 +70,17 @@ class Model:
     tokenizer: Any                       # tokenizers.Tokenizer
     support: list                        # rows of medisyn.data.understanding.support_table, styles counted
     digest: str                          # "sha256:..." over all that an image depends on
+    recogniser: Recogniser | None = None  # None: what is made is not looked at
 
 
-def save(folder: Path, card: Card, vae: Vae, dit: Dit, text: TextEncoder, tokenizer: Any, support: list) -> Path:
+def save(folder: Path, card: Card, vae: Vae, dit: Dit, text: TextEncoder, tokenizer: Any, support: list,
+         recogniser: Recogniser | None = None) -> Path:
     """Write the parts of a model folder that a sampler needs; cards and licences are the caller's."""
     folder = Path(folder)
-    for name, network in (("vae", vae), ("transformer", dit), ("text_encoder", text)):
+    for name, network in (("vae", vae), ("transformer", dit), ("text_encoder", text), ("recogniser", recogniser)):
+        if network is None:
+            shutil.rmtree(folder / name, ignore_errors=True)
+            continue
         file, kind, _ = PARTS[name]
         (folder / name).mkdir(parents=True, exist_ok=True)
         state = {k: v.detach().half().contiguous().clone() for k, v in network.state_dict().items()}
@@ -94,11 +105,11 @@ def load(folder: Path) -> Model:
         raise FileNotFoundError(f"{folder} is not a MediSyn model: it should hold medisyn.json beside vae/, transformer/, "
                                 "text_encoder/ and tokenizer/; train one with `medisyn train`, or leave --model out")
     card = settings_from(Card, json.loads((folder / "medisyn.json").read_text(encoding="utf-8")), folder / "medisyn.json")
-    networks = {name: load_part(folder, name) for name in PARTS}
+    networks = {name: load_part(folder, name) for name in PARTS if name not in OPTIONAL or (folder / name).is_dir()}
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer" / "tokenizer.json"))
     support = json.loads((folder / "support.json").read_text(encoding="utf-8"))
     return Model(card, networks["vae"], networks["transformer"], networks["text_encoder"], tokenizer, support,
-                 digest(folder))
+                 digest(folder), networks.get("recogniser"))
 
 
 def load_part(folder: Path, name: str) -> nn.Module:
@@ -144,9 +155,11 @@ def refuse_pickle(path: Path) -> None:
 
 
 def digest(folder: Path) -> str:
-    """sha256 over names and contents of every file that an image depends on."""
+    """sha256 over names and contents of every file that an image depends on; a guard only chooses among images."""
     total = hashlib.sha256()
     for path in sorted(p for p in Path(folder).rglob("*") if p.is_file() and p.name.endswith(DECISIVE)):
+        if path.relative_to(folder).parts[0] == "guard":
+            continue
         total.update(path.relative_to(folder).as_posix().encode() + b"\0")
         total.update(hashlib.sha256(path.read_bytes()).digest())
     return f"sha256:{total.hexdigest()}"

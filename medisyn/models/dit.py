@@ -5,7 +5,7 @@ Chen et al. 2023, arXiv:2310.00426), text tokens in front of the image's, and a 
 whose features skip the trunk, so that the transformer need not carry detail.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,8 @@ class DitConfig:
     n_tokens: int = 8                     # text tokens
     n_styles: int = 0                     # style clusters; 0: none
     n_geometry: int = 4                   # crop extent, crop row, crop column, gamma: all 0 when sampling
+    position_size: int = 0                # cells a side that positions are counted on; 0: latent_size
+    guided: float = 0.0                   # guidance - 1 that the network itself can add, at most; 0: none, call it twice
 
 
 class DitBlock(nn.Module):
@@ -63,13 +65,18 @@ class Dit(nn.Module):
         self.style = nn.Embedding(config.n_styles + 1, d)          # the last one: no style given
         self.geometry = nn.Linear(config.n_geometry, d, bias=False)
         self.time = nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, d))
+        if config.guided:
+            self.guidance = nn.Sequential(nn.Linear(1, d), nn.SiLU(), nn.Linear(d, d))
+            nn.init.zeros_(self.guidance[-1].weight)
+            nn.init.zeros_(self.guidance[-1].bias)
         self.modulation = nn.Linear(d, 6 * d)
         self.blocks = nn.ModuleList(DitBlock(d, config.heads) for _ in range(config.depth))
         self.final_norm = nn.RMSNorm(d, eps=1e-6, elementwise_affine=False)
         self.final_modulation = nn.Linear(d, 2 * d)
         self.unpatch = nn.Linear(d, 4 * stem)
         self.stem_out, self.last = ConvBlock(stem), nn.Conv2d(stem, c, 3, padding=1)
-        cos, sin = rotary_2d(self.grid, self.grid, d // config.heads, prefix=config.n_tokens)
+        cos, sin = rotary_2d(self.grid, self.grid, d // config.heads, prefix=config.n_tokens,
+                             pitch=(config.position_size or config.latent_size) / config.latent_size)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
         nn.init.normal_(self.style.weight, std=0.02)
@@ -77,25 +84,47 @@ class Dit(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, latent: Tensor, t: Tensor, tokens: Tensor, pooled: Tensor,
-                style: Tensor | None = None, geometry: Tensor | None = None) -> Tensor:
+    def forward(self, latent: Tensor, t: Tensor, tokens: Tensor, pooled: Tensor, style: Tensor | None = None,
+                geometry: Tensor | None = None, guidance: Tensor | None = None) -> Tensor:
         """latent (B, c, h, w), t (B,) in [0, 1], tokens (B, n, Dt), pooled (B, Dt), style (B,) int64,
-        geometry (B, 4) -> velocity (B, c, h, w)."""
+        geometry (B, 4), guidance (B,) in [0, config.guided] -> velocity (B, c, h, w)."""
+        return self.look(latent, t, tokens, pooled, style, geometry, guidance)[0]
+
+    def look(self, latent: Tensor, t: Tensor, tokens: Tensor, pooled: Tensor, style: Tensor | None = None,
+             geometry: Tensor | None = None, guidance: Tensor | None = None,
+             block_seen: int = 0) -> tuple[Tensor, Tensor | None]:
+        """The velocity, and what the image's tokens are after block number `block_seen`, counted from 1: (B, hw/4, D)."""
         b = len(latent)
         style = torch.full((b,), self.config.n_styles, device=latent.device) if style is None else style
         condition = self.time(wave_embedding(t, self.config.width)) + self.pooled(pooled) + self.style(style)
         if geometry is not None:
             condition = condition + self.geometry(geometry)
+        if self.config.guided:
+            guidance = torch.zeros_like(t) if guidance is None else guidance
+            condition = condition + self.guidance(guidance[:, None])
         condition = F.silu(condition)                                           # (B, D)
         fine = self.stem_block(self.stem_in(latent))                            # (B, stem, h, w)
         x = torch.cat((self.text(tokens), self.patch(fine).flatten(2).transpose(1, 2)), 1)  # (B, n + hw/4, D)
         modulation = self.modulation(condition).unflatten(1, (6, -1))           # (B, 6, D)
-        first_value = None
-        for block in self.blocks:
+        first_value, seen = None, None
+        for number, block in enumerate(self.blocks, 1):
             x, value = block(x, modulation, (self.cos, self.sin), first_value)
             first_value = value if first_value is None else first_value
+            seen = x[:, self.config.n_tokens:] if number == block_seen else seen
         shift, scale = self.final_modulation(condition).unsqueeze(1).chunk(2, -1)
         x = self.final_norm(x[:, self.config.n_tokens:]) * (1 + scale) + shift  # (B, hw/4, D)
         coarse = self.unpatch(x).transpose(1, 2).unflatten(2, (self.grid, self.grid))
         fine = fine + F.pixel_shuffle(coarse, 2)                                # (B, stem, h, w)
-        return self.last(self.stem_out(fine))                                   # (B, c, h, w)
+        return self.last(self.stem_out(fine)), seen                             # (B, c, h, w)
+
+
+def unguided(dit: Dit) -> Dit:
+    """The same denoiser without the means to guide itself: for one that was stopped before it had learnt to."""
+    if not dit.config.guided:
+        return dit
+    plain = Dit(replace(dit.config, guided=0.0)).eval().requires_grad_(False)
+    state = {name: value.clone() for name, value in dit.state_dict().items() if not name.startswith("guidance.")}
+    with torch.no_grad():
+        state["pooled.bias"] += dit.guidance(state["pooled.bias"].new_zeros(1, 1))[0]
+    plain.load_state_dict(state)
+    return plain

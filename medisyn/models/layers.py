@@ -79,11 +79,11 @@ class Attention(nn.Module):
                 first_value: Tensor | None = None) -> tuple[Tensor, Tensor]:
         b, length, _ = x.shape
         q, k, v = self.qkv(x).view(b, length, 3, self.heads, self.head_dim).permute(2, 0, 3, 1, 4)
-        q, k = self.q_norm(q), self.k_norm(k)
+        q, k = self.q_norm(q.float()), self.k_norm(k.float())  # in full precision, under autocast too
         if rotary is not None:
             q, k = rotate(q, rotary), rotate(k, rotary)
         if first_value is not None:
-            v = v.lerp(first_value, torch.sigmoid(self.value_mix))
+            v = v.lerp(first_value, torch.sigmoid(self.value_mix).to(v.dtype))  # half precision under autocast
         keep = None if mask is None else mask[:, None, None, :]
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=keep)      # (B, heads, L, head_dim)
         return self.out(mixed.transpose(1, 2).reshape(b, length, -1)), v
@@ -104,14 +104,16 @@ def rotary_1d(length: int, head_dim: int, base: float = 10_000.0) -> tuple[Tenso
 
 
 def rotary_2d(height: int, width: int, head_dim: int, prefix: int = 0,
-              base: float = 100.0) -> tuple[Tensor, Tensor]:
+              base: float = 100.0, pitch: float = 1.0) -> tuple[Tensor, Tensor]:
     """Axial positions of a grid in reading order: half the pairs turn with the row, half with the column.
 
-    `prefix` unturned tokens (text) come first. cos and sin, each (prefix + H W, head_dim / 2).
+    `prefix` unturned tokens (text) come first. `pitch`: cells of the grid that positions are counted on for one of
+    this grid's, centre on centre: 2 lays an 8 x 8 grid over a 16 x 16 one. cos and sin, each (prefix + H W, head_dim / 2).
     """
     quarter = head_dim // 4
     rates = base ** (-torch.arange(quarter, dtype=torch.float32) / quarter)
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    rows, columns = ((place + 0.5) * pitch - 0.5 for place in (rows, columns))
     angles = torch.cat((rows.reshape(-1, 1) * rates, columns.reshape(-1, 1) * rates), 1)
     angles = torch.cat((torch.zeros(prefix, angles.shape[1]), angles))
     return angles.cos(), angles.sin()

@@ -29,6 +29,8 @@ def write(folder: Path, figures: Path | None = None) -> Path:
 def head(card: dict, data: list[dict]) -> list[str]:
     types = sorted({t for row in data for t in row["image_types"]}, key=list(vocabulary.IMAGE_TYPES).index)
     specialties = sorted({vocabulary.IMAGE_TYPES[t].specialty for t in types})
+    own = (f" The denoiser guides itself: one network call a step at any guidance from 1 to {1 + card['guided']:g}."
+           if card.get("guided") else "")
     return ["---", f"license: {card['licence'].lower()}", "library_name: medisyn", "pipeline_tag: text-to-image",
             "tags: [medical]", "---", "", f"# {card['name']}", "",
             f"Text to medical image at {card['image_size']} x {card['image_size']} pixels: {len(types)} image types of "
@@ -36,7 +38,7 @@ def head(card: dict, data: list[dict]) -> list[str]:
             "Image types: " + ", ".join(vocabulary.IMAGE_TYPES[t].label for t in types) + ".", "",
             f"Trained from scratch on {sum(row['n_images'] for row in data):,} images (the denoiser drew "
             f"{card['n_images']:,}, repeats counted). Sampled by default with "
-            f"{card['sampler']}, {card['steps']} steps, guidance {card['guidance']:g}.", "",
+            f"{card['sampler']}, {card['steps']} steps, guidance {card['guidance']:g}.{own}", "",
             "```", "medisyn generate \"chest X-ray with bacterial pneumonia\" -n 4 --seed 0 -o out/first", "```", ""]
 
 

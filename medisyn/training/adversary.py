@@ -11,9 +11,10 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from medisyn.models.layers import ConvBlock
 from medisyn.models.vae import Vae, deeper
-from medisyn.training import batches
-from medisyn.training.autoencoder import psnr, reconstruct, reconstruction_loss, side_by_side, spread, whole
+from medisyn.training import batches, device
+from medisyn.training.autoencoder import gates, psnr, reconstruct, reconstruction_loss, side_by_side, spread, whole
 from medisyn.training.batches import Pixels
 from medisyn.training.ema import Ema
 from medisyn.training.run import Plan, Stage, Trainee, average, average_gradients, learning_rate, my_share, train
@@ -68,35 +69,46 @@ def discriminator_loss(real: Tensor, made: Tensor) -> Tensor:
 
 
 def fit(stage: Stage, vae: Vae, pixels: Pixels, image_size: int, seed: int, settings: DecoderSettings,
-        resume: bool = True) -> Vae | None:
-    """Train the decoder of `vae` further; None when it was stopped before its end."""
+        resume: bool = True, array: Tensor | None = None) -> Vae | None:
+    """Train the decoder of `vae` further; None when it was stopped before its end.
+
+    array: the squares where they lie on the device that trains (`resident.squares`), None: read from disk, on the CPU.
+    """
+    from medisyn.training import resident
+    where = torch.device("cpu") if array is None else array.device
+    device.settle(where)
     torch.manual_seed(seed)
     if settings.blocks:
         vae = deeper(vae, settings.blocks)
-    vae = vae.to(memory_format=torch.channels_last).requires_grad_(False).train()
+    vae = vae.to(where, memory_format=torch.channels_last).requires_grad_(False).train()
     vae.decoder.requires_grad_(True)
-    critic = PatchDiscriminator(settings.discriminator).to(memory_format=torch.channels_last)
+    critic = PatchDiscriminator(settings.discriminator).to(where, memory_format=torch.channels_last)
     ema = Ema(vae, 0.05)
     own, others = list(vae.decoder.parameters()), list(critic.parameters())
-    optimizers = {"decoder": torch.optim.AdamW(own, settings.learning_rate, betas=(0.5, 0.99), weight_decay=0.0),
-                  "critic": torch.optim.AdamW(others, settings.learning_rate, betas=(0.5, 0.99), weight_decay=0.0)}
+    optimizers = {"decoder": device.adamw(own, settings.learning_rate, where, betas=(0.5, 0.99), weight_decay=0.0),
+                  "critic": device.adamw(others, settings.learning_rate, where, betas=(0.5, 0.99), weight_decay=0.0)}
+    device.compile_blocks(where, vae, ConvBlock, dynamic=True)
     plan = Plan(settings.n_images, settings.batch, seed, settings.log_images, settings.save_seconds)
     rows = pixels.of_split("train")
-    held_out = spread(pixels, pixels.of_split("val"), 4)
+    held_out = spread(pixels, pixels.of_split("val"), 4 if array is None else 8)
     p = batches.weights([pixels.records[r] for r in rows])
     share = my_share(settings.batch)
 
     def step(i: int) -> dict[str, Tensor]:
         rng = batches.generator(seed, "decoder", i)
         chosen = rows[batches.order(p, settings.batch, seed + 1, i)]
-        image = turned(whole(pixels, chosen[share], image_size), int(rng.integers(8)))
-        with torch.no_grad():
-            latent = vae.moments(image)[0]
-        noise = torch.randn((settings.batch, *latent.shape[1:]), generator=torch.Generator().manual_seed(seed * 1_000_003 + i))
-        made = vae.decode_raw(latent + settings.latent_noise * vae.latent_std * noise[share])
+        mine = chosen[share]
+        image = whole(pixels, mine, image_size) if array is None else resident.whole(array, mine, image_size)
+        image = turned(image, int(rng.integers(8)))
+        with torch.no_grad(), device.half(where):
+            latent = vae.moments(image)[0].float()
+        noise = torch.randn((settings.batch, *latent.shape[1:]), generator=device.generator(seed, i, where), device=where)
         opinion = i >= settings.late * plan.steps
         critic.requires_grad_(False)
-        real_features, (scores, features) = critic(image)[1], critic(made)
+        with device.half(where):
+            made = vae.decode_raw(latent + settings.latent_noise * vae.latent_std * noise[share])
+        made = made.float()
+        real_features, (scores, features) = critic(image)[1], critic(made)  # in full precision, for its spectral norm's sake
         matching = sum(F.l1_loss(a, b) for a, b in zip(features, real_features, strict=True)) / len(features)
         closeness = reconstruction_loss(made, image)
         fooling = -scores.mean()
@@ -119,12 +131,15 @@ def fit(stage: Stage, vae: Vae, pixels: Pixels, image_size: int, seed: int, sett
         return {"closeness": closeness.detach(), "matching": matching.detach(), "critic": judged.detach()}
 
     def draw() -> Image.Image:
-        image, made = reconstruct(ema.network, pixels, held_out[:12], image_size)
+        with device.eager(where):
+            image, made = reconstruct(ema.network, pixels, held_out[:12], image_size)
         return side_by_side(image, made)
 
     def validate() -> dict[str, float]:
-        image, made = reconstruct(ema.network, pixels, held_out, image_size)
-        return {"psnr_db": float(psnr(made, image).mean()), "sharpness": sharpness(made, image)}
+        with device.eager(where):
+            found = gates(ema.network, pixels, held_out, image_size) if array is not None else {}
+            image, made = reconstruct(ema.network, pixels, held_out[:48], image_size)
+        return {"psnr_db": float(psnr(made, image).mean())} | found | {"sharpness": sharpness(made, image)}
 
     trainee = Trainee(step, {"vae": vae, "critic": critic, "ema": ema.network}, optimizers, draw, validate)
     if not train(stage, plan, trainee, resume):

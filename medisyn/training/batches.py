@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from medisyn.data import images, records
+from medisyn.data.duplicates import digest
 from medisyn.data.records import Record
 from medisyn.training.run import write_json
 
@@ -33,14 +34,35 @@ class Pixels:
 
 
 def pack(collections: Sequence[Path], folder: Path, side: int, splits: Sequence[str] = ("train", "val"),
-         progress: Callable[[int, int], None] = lambda done, total: None) -> Pixels:
-    """Every real image of the collections' splits as a central square of side x side pixels, once."""
+         progress: Callable[[int, int], None] = lambda done, total: None, keep: bool = False,
+         message: Callable[[str], None] = lambda text: None, image_types: Sequence[str] = ()) -> Pixels:
+    """Every real image of the collections' splits as a central square of side x side pixels, once.
+
+    image_types: only these; () all of them.
+
+    They are packed again where anything has changed since; with `keep`, not for changed records alone: what was
+    computed from these squares counts their rows. `message` is told so.
+    """
     folder = Path(folder)
     wanted = {"collections": [str(c) for c in collections], "side": side, "splits": list(splits)}
+    if image_types:
+        wanted["image_types"] = sorted(image_types)
+    tables = [Path(c) / records.METADATA for c in collections]
+    now = {"records": [digest(table.read_bytes()) for table in tables if table.is_file()]}
     marker = folder / "done.json"
-    if marker.is_file() and json.loads(marker.read_text()) == wanted:
+    held = json.loads(marker.read_text()) if marker.is_file() else {}
+    if held == wanted | now:
+        return Pixels(folder)
+    if keep and {name: held.get(name) for name in {*wanted, "image_types"}} == {"image_types": None} | wanted:
+        message(f"{', '.join(map(str, collections))} changed after {folder} was packed; going on with what was packed. "
+                "To train on the collection as it is now, start a new run folder")
         return Pixels(folder)
     chosen = [(home, r) for home, r in records.merge(*collections) if r.split in splits]
+    for name in image_types:
+        if chosen and not any(r.image_type == name for _, r in chosen):
+            raise ValueError(f"no image of type {name!r} in {', '.join(map(str, collections))}, which hold "
+                             f"{', '.join(sorted({r.image_type for _, r in chosen}))}; change data.image_types")
+    chosen = [(home, r) for home, r in chosen if not image_types or r.image_type in image_types]
     if not chosen:
         raise ValueError(f"no image of split {' or '.join(splits)} in {', '.join(map(str, collections))}; "
                          "training needs a collection made by `medisyn ingest`")
@@ -58,7 +80,7 @@ def pack(collections: Sequence[Path], folder: Path, side: int, splits: Sequence[
                 progress(done, len(chosen))
     array.flush()
     (folder / "records.jsonl").write_text("".join(records.as_line(r) for _, r in chosen), encoding="utf-8")
-    write_json(marker, wanted)
+    write_json(marker, wanted | now)
     return Pixels(folder)
 
 

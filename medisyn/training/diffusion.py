@@ -1,7 +1,13 @@
-"""Training the denoiser on latents and captions, with the autoencoder and the text encoder frozen."""
+"""Training the denoiser on latents and captions, with the autoencoder and the text encoder frozen.
+
+Where the batches come from is a function: `from_disk` reads latents and words captions as it goes, `resident.feed`
+holds everything on the device. Towards the end the network may learn to guide itself (model guidance, Tang et al.
+2025, arXiv:2502.12154): its target becomes v + w (v(c) - v(nothing)) with both terms from its own moving average,
+and w is told to it, so that sampling with guidance 1 + w takes one call a step.
+"""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,9 +19,10 @@ from torch import Tensor, nn
 from medisyn import flow
 from medisyn.data import prompts
 from medisyn.data.records import Record
-from medisyn.models.dit import Dit, DitConfig
+from medisyn.models.dit import Dit, DitBlock, DitConfig
+from medisyn.models.layers import ConvBlock
 from medisyn.models.text import TextEncoder, to_pieces
-from medisyn.training import batches
+from medisyn.training import batches, device
 from medisyn.training.ema import Ema
 from medisyn.training.latents import Latents, mirror_words
 from medisyn.training.run import Plan, Stage, Trainee, average_gradients, learning_rate, my_share, train
@@ -44,9 +51,24 @@ class DitSettings(BaseModel):
     drop_style: float = 0.3             # share of images shown without their style cluster
     direction: float = 0.25             # weight of 1 - cos(predicted, true velocity)
     shift: float = 1.0                  # of the training times, towards noise
+    decay: bool = True                  # False: another stretch follows, so the rates stay up
     watched: int = 96                   # images a side on which train and held-out loss are followed
+    first_side: int = 0                 # pixels a side of a first stretch on smaller images; 0: none
+    first_images: int = 0               # images of that stretch, beyond n_images
+    first_batch: int = 0
+    captions: int = 12                  # wordings of each training image, read beforehand where all is resident
+    align: float = 0.0                  # weight of aligning a block with the autoencoder's features, in the first stretch
+    align_block: int = 4                # which block, counted from 1
+    align_until: float = 1.0            # share of the first stretch after which alignment ends
+    guided: float = 0.0                 # largest w of model guidance; 0: sampling takes two calls a step
+    guided_share: float = 0.2           # of the steps, at the end, in which the network learns to guide itself
     log_images: int = 20_000
     save_seconds: float = 120.0
+
+    def first(self) -> "DitSettings":
+        """The settings of the first stretch."""
+        return self.model_copy(update={"n_images": self.first_images, "batch": self.first_batch or self.batch, "decay": False,
+                                       "guided_share": 0.0, "shift": 1.0, "first_side": 0})
 
 
 @dataclass(frozen=True)
@@ -59,18 +81,39 @@ class Reader:
     @torch.no_grad()
     def __call__(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """tokens (B, n, D) and pooled (B, D) of B sentences; "" is the sentence that says nothing."""
-        tokens, _, pooled = self.encoder(*to_pieces(self.tokenizer, texts, self.encoder.config.max_length))
+        where = self.encoder.queries.device
+        pieces, mask = to_pieces(self.tokenizer, texts, self.encoder.config.max_length)
+        tokens, _, pooled = self.encoder(pieces.to(where), mask.to(where))
         return tokens, pooled
 
 
-def split_optimizers(dit: Dit, settings: DitSettings) -> dict[str, torch.optim.Optimizer]:
+@dataclass(frozen=True)
+class Batch:
+    """One rank's share of a step: B images, all on one device."""
+
+    data: Tensor                        # (B, c, h, w) latents
+    noise: Tensor                       # (B, c, h, w)
+    t: Tensor                           # (B,)
+    tokens: Tensor                      # (B, n, Dt)
+    pooled: Tensor                      # (B, Dt)
+    style: Tensor                       # (B,) int64
+    geometry: Tensor                    # (B, 4)
+    told: Tensor                        # (B,) bool: it has words or a style, so that guidance means something
+    features: Tensor | None = None      # (B, F, h/2, w/2), of the autoencoder
+
+
+Feed = Callable[[int], Batch]           # the step's number -> its batch
+
+
+def split_optimizers(dit: Dit, settings: DitSettings, *more: nn.Module,
+                     where: torch.device | None = None) -> dict[str, torch.optim.Optimizer]:
     """Muon for the blocks' matrices (Jordan et al. 2024; scaled as in arXiv:2502.16982), AdamW for the rest."""
     matrices = [p for name, p in dit.blocks.named_parameters() if p.ndim == 2 and not name.endswith("shift")]
     chosen = {id(p) for p in matrices}
-    rest = [p for p in dit.parameters() if id(p) not in chosen]
+    rest = [p for network in (dit, *more) for p in network.parameters() if id(p) not in chosen]
     return {"muon": torch.optim.Muon(matrices, settings.matrix_learning_rate, weight_decay=0.0, momentum=0.95,
                                      adjust_lr_fn="match_rms_adamw"),
-            "adamw": torch.optim.AdamW(rest, settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)}
+            "adamw": device.adamw(rest, settings.learning_rate, where or torch.device("cpu"), betas=(0.9, 0.99), weight_decay=0.0)}
 
 
 def batch_of(latents: Latents, known: list[Record], variants: dict[int, np.ndarray], rows: np.ndarray,
@@ -97,76 +140,160 @@ def direction_loss(predicted: Tensor, true: Tensor) -> Tensor:
 def watched_loss(dit: Dit, read: Reader, latents: Latents, known: list[Record], rows: np.ndarray, seed: int) -> float:
     """Flow loss of fixed images, noises and times: comparable over training and between splits."""
     first = {int(r): m for m, r in reversed(list(enumerate(latents.row)))}
-    data = torch.from_numpy(np.stack([latents.latent[first[int(r)]] for r in rows]).astype(np.float32))
-    style = torch.from_numpy(np.array([latents.style[first[int(r)]] for r in rows]))
+    where = dit.last.weight.device
+    data = torch.from_numpy(np.stack([latents.latent[first[int(r)]] for r in rows]).astype(np.float32)).to(where)
+    style = torch.from_numpy(np.array([latents.style[first[int(r)]] for r in rows])).to(where)
     tokens, pooled = read([prompts.canonical(known[r]) for r in rows])
     generator = torch.Generator().manual_seed(seed)
     losses = []
     for t in WATCHED_TIMES:
-        noise = torch.randn(data.shape, generator=generator)
+        noise = torch.randn(data.shape, generator=generator).to(where)
         losses.append(flow.loss(lambda x, at: dit(x, at, tokens, pooled, style), data, noise,
-                                torch.full((len(rows),), t)).mean())
+                                torch.full((len(rows),), t, device=where)).mean())
     return float(torch.stack(losses).mean())
 
 
-def fit(stage: Stage, latents: Latents, known: list[Record], read: Reader, seed: int, settings: DitSettings,
-        draw: Callable[[Dit], Image.Image] | None = None, resume: bool = True) -> tuple[dict[str, nn.Module], DitConfig] | None:
-    """Train a denoiser; returns its moving averages by name, or None when it was stopped before its end."""
-    torch.manual_seed(seed)
-    config = DitConfig(latents.latent.shape[1], latents.latent.shape[2], settings.width, settings.heads, settings.depth,
-                       settings.stem, read.encoder.config.width, read.encoder.config.n_tokens, latents.n_styles)
-    dit = Dit(config)
-    emas = {f"ema_{width:.2f}": Ema(dit, width) for width in EMA_WIDTHS}
-    optimizers = split_optimizers(dit, settings)
-    peaks = {"muon": settings.matrix_learning_rate, "adamw": settings.learning_rate}
-    plan = Plan(settings.n_images, settings.batch, seed, settings.log_images, settings.save_seconds)
-    is_train = np.array([r.split == "train" for r in known])
-    rows, held_out = np.flatnonzero(is_train), np.flatnonzero(~is_train)
+def from_disk(latents: Latents, known: list[Record], rows: np.ndarray, read: Reader, seed: int, settings: DitSettings,
+              where: torch.device) -> Feed:
+    """Batches whose latents are read from disk and whose captions are worded and encoded at each step."""
     p = batches.weights([known[r] for r in rows])
     variants = by_row(latents)
     share = my_share(settings.batch)
-    watch = {"train": watched_rows(rows, known, settings.watched), "held_out": watched_rows(held_out, known, settings.watched)}
 
-    def step(i: int) -> dict[str, Tensor]:
+    def feed(i: int) -> Batch:
         rng = batches.generator(seed, "captions", i)
         chosen, texts, styles = batch_of(latents, known, variants, rows[batches.order(p, settings.batch, seed, i)],
                                          rng, settings)
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + i)
+        generator = device.generator(seed, i)
         t = flow.draw_times(settings.batch, shift=settings.shift, generator=generator)[share]
         noise = torch.randn((settings.batch, *latents.latent.shape[1:]), generator=generator)[share]
         data = torch.from_numpy(latents.latent[np.sort(chosen[share])].astype(np.float32))
         data = data[torch.from_numpy(np.argsort(np.argsort(chosen[share])))]
         tokens, pooled = read(texts[share])
-        style, geometry = torch.from_numpy(styles[share]), torch.from_numpy(latents.geometry[chosen[share]])
-        predicted = dit(flow.interpolate(noise, data, t), t, tokens, pooled, style, geometry)
-        mse = (predicted - (data - noise)).square().mean()
-        angle = direction_loss(predicted, data - noise).mean()
+        told = torch.tensor([bool(text) for text in texts[share]]) | torch.from_numpy(styles[share] != latents.n_styles)
+        drawn = (data, noise, t, torch.from_numpy(styles[share]), torch.from_numpy(latents.geometry[chosen[share]]), told)
+        data, noise, t, style, geometry, told = (x.to(where) for x in drawn)
+        return Batch(data, noise, t, tokens, pooled, style, geometry, told)
+    return feed
+
+
+def guided_target(average: Dit, batch: Batch, x: Tensor, v: Tensor, w: Tensor, nothing: tuple[Tensor, Tensor]) -> Tensor:
+    """v + w (v(c) - v(nothing)), both from the moving average: arXiv:2502.12154, eq. 9; w: (B,), 0 where nothing is told."""
+    none = torch.full_like(batch.style, average.config.n_styles)
+    with torch.no_grad():
+        told = average(x, batch.t, batch.tokens, batch.pooled, batch.style, batch.geometry)
+        untold = average(x, batch.t, nothing[0].expand_as(batch.tokens), nothing[1].expand_as(batch.pooled), none, batch.geometry)
+        return v + w.view(-1, 1, 1, 1) * (told - untold).float()
+
+
+def aligner(width: int, features: int) -> nn.Module:
+    """From a block's tokens to the autoencoder's features; used in training only."""
+    return nn.Sequential(nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, features))
+
+
+def alignment_loss(told: Tensor, features: Tensor) -> Tensor:
+    """1 - cosine, a scalar; told (B, hw, F), features (B, F, h, w). After SRA 2, arXiv:2601.17830: no network from outside."""
+    return (1 - F.cosine_similarity(told.float(), features.flatten(2).transpose(1, 2).float(), dim=-1)).mean()
+
+
+def fit(stage: Stage, latents: Latents, known: list[Record], read: Reader, seed: int, settings: DitSettings,
+        draw: Callable[[Dit], Image.Image] | None = None, resume: bool = True, where: torch.device | None = None,
+        feed: Feed | None = None, position_size: int = 0, features: int = 0,
+        start: dict[str, Tensor] | None = None) -> tuple[dict[str, nn.Module], DitConfig] | None:
+    """Train a denoiser; returns its moving averages by name, or None when it was stopped before its end.
+
+    feed: None reads from disk. position_size: cells a side that positions are counted on, 0 the latents' own.
+    features: channels of `Batch.features`, 0 where there are none. start: weights to begin from, None at random.
+    """
+    where = where or torch.device("cpu")
+    device.settle(where)
+    torch.manual_seed(seed)
+    config = DitConfig(latents.latent.shape[1], latents.latent.shape[2], settings.width, settings.heads, settings.depth,
+                       settings.stem, read.encoder.config.width, read.encoder.config.n_tokens, latents.n_styles,
+                       position_size=position_size, guided=settings.guided)
+    dit = Dit(config)
+    if start is not None:
+        missing, unknown = dit.load_state_dict(start, strict=False)
+        if unknown or [name for name in missing if not name.startswith("guidance.")]:
+            raise ValueError(f"the weights to begin from are of another network: {', '.join([*unknown, *missing][:3])} do not fit")
+    dit = dit.to(where)
+    read = replace(read, encoder=read.encoder.to(where))
+    emas = {f"ema_{width:.2f}": Ema(dit, width) for width in EMA_WIDTHS}
+    teacher = emas[f"ema_{EMA_WIDTHS[0]:.2f}"].network
+    project = aligner(settings.width, features).to(where) if settings.align and features else None
+    more = [project] if project is not None else []
+    optimizers = split_optimizers(dit, settings, *more, where=where)
+    trained = [p for network in (dit, *more) for p in network.parameters()]
+    peaks = {"muon": settings.matrix_learning_rate, "adamw": settings.learning_rate}
+    plan = Plan(settings.n_images, settings.batch, seed, settings.log_images, settings.save_seconds)
+    is_train = np.array([r.split == "train" for r in known])
+    rows, held_out = np.flatnonzero(is_train), np.flatnonzero(~is_train)
+    feed = feed or from_disk(latents, known, rows, read, seed, settings, where)
+    share = my_share(settings.batch)
+    watch = {"train": watched_rows(rows, known, settings.watched), "held_out": watched_rows(held_out, known, settings.watched)}
+    nothing = read([""])
+    guided_from = plan.steps * (1 - settings.guided_share) if settings.guided and settings.guided_share else plan.steps
+    falling = settings.decay_share if settings.decay else 0.0
+    aligned_until = plan.steps * settings.align_until if project is not None else 0
+    flops = device.flops(lambda: dit(*blank(config, where))) / 2 if where.type == "cuda" else 0.0
+    device.compile_blocks(where, dit, DitBlock, ConvBlock)
+    device.compile_blocks(where, teacher, DitBlock, ConvBlock)
+
+    def step(i: int) -> dict[str, Tensor]:
+        batch = feed(i)
+        v, x, w = batch.data - batch.noise, flow.interpolate(batch.noise, batch.data, batch.t), None
+        told = (batch.tokens, batch.pooled, batch.style, batch.geometry)
+        with device.half(where):
+            if i >= guided_from:
+                w = torch.rand(settings.batch, generator=device.generator(seed + 1, i, where), device=where)[share]
+                w = settings.guided * w * batch.told
+                v = guided_target(teacher, batch, x, v, w, nothing)
+            predicted, seen = dit.look(x, batch.t, *told, w, settings.align_block if i < aligned_until else 0)
+            aligned = alignment_loss(project(seen), batch.features) if i < aligned_until else None
+        predicted = predicted.float()
+        mse = (predicted - v).square().mean()
+        angle = direction_loss(predicted, v).mean()
         for optimizer in optimizers.values():
             optimizer.zero_grad()
-        (mse + settings.direction * angle).backward()
-        average_gradients(list(dit.parameters()))
-        torch.nn.utils.clip_grad_norm_(dit.parameters(), 1.0)
+        loss = mse + settings.direction * angle
+        (loss if aligned is None else loss + settings.align * aligned).backward()
+        average_gradients(trained)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         for name, optimizer in optimizers.items():
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(peaks[name], i, plan.steps, settings.warmup, settings.decay_share)
+                group["lr"] = learning_rate(peaks[name], i, plan.steps, settings.warmup, falling)
             optimizer.step()
         for ema in emas.values():
             ema.update(dit, i)
-        return {"loss": mse.detach()}
+        return {"loss": mse.detach()} | ({"aligned": aligned.detach()} if aligned is not None else {})
 
     def validate() -> dict[str, float]:
         found = {}
-        for name, ema in emas.items():
-            for side, side_rows in watch.items():
-                if len(side_rows):
-                    found[f"{side}_{name}"] = watched_loss(ema.network, read, latents, known, side_rows, seed)
+        with device.eager(where):
+            for name, ema in emas.items():
+                for side, side_rows in watch.items():
+                    if len(side_rows):
+                        found[f"{side}_{name}"] = watched_loss(ema.network, read, latents, known, side_rows, seed)
         return found
 
+    def picture() -> Image.Image:
+        with device.eager(where):
+            return draw(teacher)
+
     modules: dict[str, nn.Module] = {"dit": dit} | {name: ema.network for name, ema in emas.items()}
-    picture = None if draw is None else lambda: draw(emas[f"ema_{EMA_WIDTHS[0]:.2f}"].network)
-    if not train(stage, plan, Trainee(step, modules, optimizers, picture, validate), resume):
+    if project is not None:
+        modules["aligner"] = project
+    trainee = Trainee(step, modules, optimizers, picture if draw else None, validate, flops=flops, peak=device.peak(where))
+    if not train(stage, plan, trainee, resume):
         return None
     return {name: ema.network for name, ema in emas.items()}, config
+
+
+def blank(config: DitConfig, where: torch.device, n: int = 2) -> tuple[Tensor, ...]:
+    """Inputs of n images, for counting and timing."""
+    side = config.latent_size
+    return (torch.randn(n, config.latent_channels, side, side, device=where), torch.rand(n, device=where),
+            torch.randn(n, config.n_tokens, config.text_width, device=where), torch.randn(n, config.text_width, device=where))
 
 
 def by_row(latents: Latents) -> dict[int, np.ndarray]:

@@ -64,23 +64,53 @@ def mirror_words(record: Record) -> Record:
     return dataclasses.replace(record, laterality=other) if other else record
 
 
+@dataclasses.dataclass(frozen=True)
+class Variation:
+    """How a variant differs from its image: first the crop, then the gamma, the turn, the mirror."""
+
+    extent: float                       # side of the crop, share of the square
+    row: float                          # of its upper left corner, share of the square
+    column: float
+    gamma: float                        # logarithm of the exponent
+    turns: int                          # quarter turns, counterclockwise
+    mirrored: bool
+
+    @property
+    def geometry(self) -> list[float]:
+        """What the denoiser is told: extent, row, column, gamma, each within [-1, 1]."""
+        slack = 1 - self.extent
+        centre = [(2 * self.row - slack) / (1 - SMALLEST_CROP), (2 * self.column - slack) / (1 - SMALLEST_CROP)]
+        if self.turns >= 0:
+            centre = [0.0, 0.0]  # the turn has moved it; an off-centre crop of texture needs no telling
+        if self.mirrored:
+            centre[1] = -centre[1]
+        return [slack / (1 - SMALLEST_CROP), *centre, self.gamma / LARGEST_GAMMA]
+
+
+def draw_variation(symmetry: str, rng: np.random.Generator) -> Variation:
+    """A random variation of an image with the symmetry; turns is -1 where the image is not turned at all."""
+    extent, gamma = rng.uniform(SMALLEST_CROP, 1.0), rng.uniform(-LARGEST_GAMMA, LARGEST_GAMMA)
+    row, column = rng.uniform(0, 1 - extent), rng.uniform(0, 1 - extent)
+    mirrored = symmetry != "none" and bool(rng.random() < 0.5)
+    return Variation(extent, row, column, gamma, int(rng.integers(4)) if symmetry == "dihedral" else -1, mirrored)
+
+
 def vary(square: np.ndarray, symmetry: str, rng: np.random.Generator, side: int) -> tuple[np.ndarray, bool, list[float]]:
     """One random variant of a uint8 (S, S, 3) image at side x side, whether it is mirrored, and its geometry."""
-    extent, gamma = rng.uniform(SMALLEST_CROP, 1.0), rng.uniform(-LARGEST_GAMMA, LARGEST_GAMMA)
-    slack = 1 - extent
-    row, column = rng.uniform(0, slack), rng.uniform(0, slack)
-    n = len(square)
-    box = (column * n, row * n, (column + extent) * n, (row + extent) * n)
+    how, n = draw_variation(symmetry, rng), len(square)
+    box = (how.column * n, how.row * n, (how.column + how.extent) * n, (how.row + how.extent) * n)
     small = np.asarray(Image.fromarray(square).resize((side, side), Image.Resampling.LANCZOS, box=box))
-    small = np.rint(255 * (small / 255.0) ** math.exp(gamma)).astype(np.uint8)
-    centre = [(2 * row - slack) / (1 - SMALLEST_CROP), (2 * column - slack) / (1 - SMALLEST_CROP)]
-    mirrored = symmetry != "none" and bool(rng.random() < 0.5)
-    if symmetry == "dihedral":
-        small = np.rot90(small, int(rng.integers(4)))
-        centre = [0.0, 0.0]  # the turn has moved it; an off-centre crop of texture needs no telling
-    if mirrored:
-        small, centre[1] = small[:, ::-1], -centre[1]
-    return small, mirrored, [slack / (1 - SMALLEST_CROP), *centre, gamma / LARGEST_GAMMA]
+    small = np.rint(255 * (small / 255.0) ** math.exp(how.gamma)).astype(np.uint8)
+    if how.turns > 0:
+        small = np.rot90(small, how.turns)
+    return small[:, ::-1] if how.mirrored else small, how.mirrored, how.geometry
+
+
+def planned(pixels: Pixels, settings: LatentSettings) -> list[tuple[int, int]]:
+    """(packed image, number of its variant) of every latent; variant 0 is the whole frame, and the only one of val."""
+    per_type = Counter(r.image_type for r in pixels.records if r.split == "train")
+    return [(row, k) for row, r in enumerate(pixels.records)
+            for k in range(variants_of(per_type[r.image_type], settings) if r.split == "train" else 1)]
 
 
 @torch.no_grad()
@@ -89,9 +119,7 @@ def encode(vae: Vae, pixels: Pixels, folder: Path, image_size: int, seed: int, s
     """Encode all variants; returns them with the autoencoder's settings completed by the latents' scale."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    per_type = Counter(r.image_type for r in pixels.records if r.split == "train")
-    plan = [(row, k) for row, r in enumerate(pixels.records)
-            for k in range(variants_of(per_type[r.image_type], settings) if r.split == "train" else 1)]
+    plan = planned(pixels, settings)
     cells = image_size // 8
     shape = (len(plan), vae.config.latent_channels, cells, cells)
     raw, done = opened(folder, shape)
@@ -115,13 +143,8 @@ def encode(vae: Vae, pixels: Pixels, folder: Path, image_size: int, seed: int, s
         progress(start + len(squares), len(plan))
     rows = np.array([row for row, _ in plan], np.int64)
     train = np.array([pixels.records[row].split == "train" for row in rows])
-    sample = raw[np.flatnonzero(train)[::max(1, train.sum() // 4000)]].astype(np.float32)
-    mean, std = sample.mean((0, 2, 3)), sample.std((0, 2, 3))
-    latent = np.lib.format.open_memmap(folder / "latents.npy", "w+", np.float16, shape)
-    for start in range(0, len(plan), 1024):
-        block = raw[start:start + 1024].astype(np.float32)
-        latent[start:start + 1024] = ((block - mean[:, None, None]) / std[:, None, None]).astype(np.float16)
-    latent.flush()
+    mean, std = scale_of(raw, train)
+    latent = normalised(raw, mean, std, folder / "latents.npy")
     types = np.array([pixels.records[row].image_type for row in rows])
     style, n_styles = cluster(latent, types, train, seed, settings)
     np.savez(folder / "index.npz", row=rows, mirrored=mirrored, geometry=geometry, style=style, n_styles=n_styles)
@@ -129,6 +152,22 @@ def encode(vae: Vae, pixels: Pixels, folder: Path, image_size: int, seed: int, s
     for name in ("raw.npy", "progress.json"):
         (folder / name).unlink(missing_ok=True)
     return load(folder), config
+
+
+def scale_of(raw: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel over training latents: (c,) both."""
+    sample = raw[np.flatnonzero(train)[::max(1, train.sum() // 4000)]].astype(np.float32)
+    return sample.mean((0, 2, 3)), sample.std((0, 2, 3))
+
+
+def normalised(raw: np.ndarray, mean: np.ndarray, std: np.ndarray, path: Path) -> np.ndarray:
+    """The latents with zero mean and unit variance a channel, on disk: float16 (M, c, h, w)."""
+    latent = np.lib.format.open_memmap(path, "w+", np.float16, raw.shape)
+    for start in range(0, len(raw), 1024):
+        block = raw[start:start + 1024].astype(np.float32)
+        latent[start:start + 1024] = ((block - mean[:, None, None]) / std[:, None, None]).astype(np.float16)
+    latent.flush()
+    return latent
 
 
 def opened(folder: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, int]:

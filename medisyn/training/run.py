@@ -60,13 +60,16 @@ class Trainee:
     draw: Callable[[], Image.Image] | None = None          # a picture of what it can do
     validate: Callable[[], dict[str, float]] | None = None  # figures on held-out patients
     done_steps: int = field(default=0)
+    flops: float = 0.0                                     # floating-point operations of training on one image
+    peak: float | None = None                              # FLOP/s of the device at its best; None: not known
 
 
 class Stage:
     """The folder of one stage of a run; rank 0 alone writes."""
 
-    def __init__(self, run: Path, name: str, message: Message = say):
+    def __init__(self, run: Path, name: str, message: Message = say, figures: bool = True):
         self.folder, self.name, self.message = Path(run) / name, name, message
+        self.figures = figures          # whether held-out figures are computed and pictures drawn at every interval
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def finished(self) -> bool:
@@ -149,27 +152,32 @@ def train(stage: Stage, plan: Plan, trainee: Trainee, resume: bool = True) -> bo
 def go_on(stage: Stage, plan: Plan, trainee: Trainee, stop: "Stop") -> bool:
     """Steps from where the trainee stands, until the end or until someone asks to stop."""
     started = saved_at = logged_at = time.monotonic()
-    sums: dict[str, float] = {}
+    sums: dict[str, float | Tensor] = {}
     counted = 0
     interval = max(1, plan.log_images // plan.batch)
     while trainee.done_steps < plan.steps and not stop.agreed():
         losses = averaged(trainee.step(trainee.done_steps))
         trainee.done_steps += 1
-        for name, value in losses.items():
-            sums[name] = sums.get(name, 0.0) + float(value)
+        for name, value in losses.items():  # a GPU is not waited for at every step
+            sums[name] = sums.get(name, 0.0) + (value.double() if value.is_cuda else float(value))
         counted += 1
-        if not all(math.isfinite(v) for v in sums.values()):
+        waits = not any(value.is_cuda for value in losses.values()) or trainee.done_steps % 50 == 0
+        if waits and not all(math.isfinite(v) for v in sums.values()):
             raise RuntimeError(f"{stage.name}: the loss is no longer finite at {trainee.done_steps * plan.batch:,} images; "
                                "lower the learning rate and resume from the last checkpoint")
         if rank() == 0 and (trainee.done_steps % interval == 0 or trainee.done_steps == plan.steps):
+            sums = {k: float(v) for k, v in sums.items()}
             now = time.monotonic()
             row = {"n_images": trainee.done_steps * plan.batch, **{k: round(v / counted, 6) for k, v in sums.items()},
                    "images_per_second": round(counted * plan.batch / (now - logged_at), 2)}
-            if trainee.validate is not None:
+            if trainee.peak and trainee.flops:
+                row["share_of_peak"] = round(row["images_per_second"] * trainee.flops / trainee.peak, 4)
+            if trainee.validate is not None and stage.figures:
                 row |= {k: round(v, 6) for k, v in trainee.validate().items()}
             stage.log(row)
             stage.message(progress_line(stage.name, row, plan, now - started))
-            draw_progress(stage, trainee)
+            if stage.figures:
+                draw_progress(stage, trainee)
             sums, counted, logged_at = {}, 0, time.monotonic()
             saved_at = 0.0
         if rank() == 0 and time.monotonic() - saved_at > plan.save_seconds:
@@ -177,10 +185,11 @@ def go_on(stage: Stage, plan: Plan, trainee: Trainee, stop: "Stop") -> bool:
             saved_at = time.monotonic()
     if rank() == 0:
         stage.save(trainee, plan)
-    if trainee.done_steps < plan.steps:
+    stopped = stop.agreed()  # also when it was asked during the very last step
+    if stopped:
         stage.message(f"{stage.name}: stopped at {trainee.done_steps * plan.batch:,} images, saved; "
                       "the same command goes on from here")
-    return trainee.done_steps == plan.steps
+    return not stopped
 
 
 def progress_line(name: str, row: dict, plan: Plan, seconds: float) -> str:
@@ -200,7 +209,7 @@ def plot_log(log: Path, picture: Path) -> None:
     """Every figure of a log against images, a panel a figure."""
     from matplotlib.figure import Figure
     rows = [json.loads(line) for line in log.read_text().splitlines()]
-    names = [k for k in rows[-1] if k not in ("n_images", "images_per_second")]
+    names = [k for k in rows[-1] if k not in ("n_images", "images_per_second", "share_of_peak")]
     figure = Figure(figsize=(3.2 * len(names), 2.8), layout="constrained")
     for index, name in enumerate(names):
         axis = figure.add_subplot(1, len(names), index + 1)

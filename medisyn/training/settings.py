@@ -1,11 +1,14 @@
 """Settings of a whole training: a table a stage, each defined beside its owner."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from medisyn.training.adversary import DecoderSettings
 from medisyn.training.autoencoder import VaeSettings
 from medisyn.training.diffusion import DitSettings
 from medisyn.training.latents import LatentSettings
+from medisyn.training.recogniser import RecogniserSettings
 from medisyn.training.text import TextSettings
 
 
@@ -16,6 +19,7 @@ class DataSettings(BaseModel):
 
     collections: tuple[str, ...]        # folders made by `medisyn ingest`; relative ones count from where you stand
     packed_side: int = 144              # pixels a side of the packed squares, a little more than image_size
+    image_types: tuple[str, ...] = ()   # only these, for a specialist; (): all that the collections hold
 
 
 class ModelSettings(BaseModel):
@@ -39,6 +43,8 @@ class Recipe(BaseModel):
     image_size: int = Field(128, multiple_of=32)   # pixels a side; styles are told apart on 4 x 4 cells of the latent
     seed: int = 1
     threads: int | None = None                     # torch threads a process; None: torch's own choice
+    device: str = "cpu"                            # "cpu", "cuda", or "auto": a GPU where there is one
+    resident: bool = False                         # squares, latents and captions lie on the device; nothing is loaded at a step
     data: DataSettings
     model: ModelSettings = ModelSettings()
     text: TextSettings = TextSettings()
@@ -46,3 +52,15 @@ class Recipe(BaseModel):
     latents: LatentSettings = LatentSettings()
     decoder: DecoderSettings = DecoderSettings()
     dit: DitSettings = DitSettings()
+    recogniser: RecogniserSettings = RecogniserSettings()
+
+    @model_validator(mode="after")
+    def fits_the_squares(self) -> Self:
+        """Nothing can be cut from the packed squares that is larger than they are."""
+        for name, side in (("image_size", self.image_size), ("vae.crop", self.vae.crop)):
+            if side > self.data.packed_side:
+                raise ValueError(f"{name} is {side} pixels, the packed squares are {self.data.packed_side}; "
+                                 "raise data.packed_side or lower it")
+        if not self.resident and (self.dit.first_side or self.vae.features):
+            raise ValueError("dit.first_side and vae.features need resident = true")
+        return self

@@ -3,12 +3,13 @@
     pixels    the collections as squares           text     captions -> text encoder
     vae       squares -> autoencoder               latents  squares -> latents, style clusters
     decoder   latents -> sharper squares           dit      latents + captions -> denoiser
-    model     all of it as a model folder
+    model     all of it as a model folder          guard    an index of the training images, in the model folder
 
 The decoder and the denoiser need only the latents, not each other: two processes may train them at once.
 """
 
 import dataclasses
+import functools
 import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -23,17 +24,18 @@ from medisyn.data.records import Record
 from medisyn.data.understanding import support_table
 from medisyn.models import checkpoint
 from medisyn.models.dit import Dit, DitConfig
+from medisyn.models.recogniser import Recogniser, RecogniserConfig
 from medisyn.models.text import TextConfig, TextEncoder
 from medisyn.models.vae import Vae, VaeConfig
 from medisyn.release import card as card_of_model
-from medisyn.training import adversary, autoencoder, batches, diffusion, latents, text
+from medisyn.training import adversary, autoencoder, batches, device, diffusion, latents, pnet, recogniser, resident, shards, text
 from medisyn.training.batches import Pixels
 from medisyn.training.diffusion import Reader
 from medisyn.training.latents import Latents
 from medisyn.training.run import Stage, join_ranks, rank, say, wait, write_json
 from medisyn.training.settings import Recipe
 
-STAGES = ("text", "vae", "latents", "decoder", "dit", "model")
+STAGES = ("text", "vae", "latents", "decoder", "dit", "recogniser", "model", "guard")
 
 
 def run(recipe: Recipe, folder: Path, stages: Sequence[str] = STAGES, resume: bool = True) -> Path | None:
@@ -45,20 +47,20 @@ def run(recipe: Recipe, folder: Path, stages: Sequence[str] = STAGES, resume: bo
     folder.mkdir(parents=True, exist_ok=True)
     if rank() == 0:
         write_json(folder / "recipe.json", recipe.model_dump(mode="json"))
-        pixels = packed(recipe, folder)
+        pixels = packed(recipe, folder, keep=resume or "latents" not in stages)
     wait()
     pixels = pixels if rank() == 0 else Pixels(folder / "pixels")
     for name in STAGES:
         if name not in stages:
             continue
         stage = Stage(folder, name)
-        if resume and name != "model" and stage.finished():
+        if resume and name not in ("model", "guard") and stage.finished():
             say(f"{name}: done before, passed over")
             continue
         if not DO[name](recipe, folder, stage, pixels, resume):
             return None
         wait()
-    return folder / "model" if "model" in stages else None
+    return folder / "model" if {"model", "guard"} & set(stages) else None
 
 
 def outlook(recipe: Recipe) -> list[str]:
@@ -101,9 +103,12 @@ def adopt(old: Path, new: Path) -> None:
     shutil.copytree(old, new, dirs_exist_ok=True)
 
 
-def packed(recipe: Recipe, folder: Path) -> Pixels:
+def packed(recipe: Recipe, folder: Path, keep: bool) -> Pixels:
+    if shards.unpacked(folder / "pixels", recipe.data.packed_side):
+        return Pixels(folder / "pixels")
     collections = [Path(c).expanduser().absolute() for c in recipe.data.collections]
-    return batches.pack(collections, folder / "pixels", recipe.data.packed_side, progress=counter("pixels"))
+    return batches.pack(collections, folder / "pixels", recipe.data.packed_side, progress=counter("pixels"),
+                        keep=keep, message=say, image_types=recipe.data.image_types)
 
 
 def counter(name: str, every: int = 5000) -> Callable[[int, int], None]:
@@ -124,17 +129,55 @@ def do_text(recipe: Recipe, folder: Path, stage: Stage, pixels: Pixels, resume: 
 
 
 def do_vae(recipe: Recipe, folder: Path, stage: Stage, pixels: Pixels, resume: bool) -> bool:
-    vae = autoencoder.fit(stage, pixels, recipe.image_size, recipe.seed, recipe.vae, resume)
+    array, features = squares_of(recipe, folder), None
+    if recipe.vae.features:
+        features = features_of(recipe, Stage(folder, "pnet"), array, pixels, resume)
+        if features is None:
+            return False
+    vae = autoencoder.fit(stage, pixels, recipe.image_size, recipe.seed, recipe.vae, resume, array, features)
     if vae is None:
         return False
     keep(stage, vae, vae.config)
     return True
 
 
+@functools.lru_cache(maxsize=1)
+def squares_on(folder: Path, where: torch.device) -> torch.Tensor:
+    """Several stages look at the same squares: they are brought to the device once."""
+    return resident.squares(Pixels(folder / "pixels"), where)
+
+
+def squares_of(recipe: Recipe, folder: Path) -> torch.Tensor | None:
+    """The squares on the device, or None where the recipe reads them from disk."""
+    return squares_on(folder, device.pick(recipe.device)) if recipe.resident else None
+
+
+def features_of(recipe: Recipe, stage: Stage, array: torch.Tensor, pixels: Pixels, resume: bool) -> pnet.PNet | None:
+    """The P-net, trained before where it is finished; None when its training was stopped."""
+    path = stage.folder / "network.safetensors"
+    if resume and stage.finished():
+        state = load_file(path)
+        network = pnet.PNet(len(state["classes.weight"]))
+        network.load_state_dict(state)
+        return network.to(array.device, memory_format=torch.channels_last).eval().requires_grad_(False)
+    network = pnet.fit(stage, array, pixels.records, recipe.seed, recipe.vae.features_images, 2 * recipe.vae.batch,
+                       recipe.vae.crop, resume)
+    if network is not None and rank() == 0:
+        save_file({k: v.contiguous().clone() for k, v in network.state_dict().items()}, path)
+        stage.finish({})
+    return network
+
+
 def do_latents(recipe: Recipe, folder: Path, stage: Stage, pixels: Pixels, resume: bool) -> bool:
     if rank() == 0:
         vae = kept(folder / "vae", Vae, VaeConfig)
-        _, config = latents.encode(vae, pixels, stage.folder, recipe.image_size, recipe.seed, recipe.latents, counter("latents"))
+        array = squares_of(recipe, folder)
+        if array is None:
+            _, config = latents.encode(vae, pixels, stage.folder, recipe.image_size, recipe.seed, recipe.latents,
+                                       counter("latents"))
+        else:
+            _, config = resident.encode(vae, pixels, array, stage.folder, recipe.image_size, recipe.dit.first_side, recipe.seed,
+                                        recipe.latents, counter("latents"))
         stage.finish({"config": dataclasses.asdict(config)})
     return True
 
@@ -142,7 +185,8 @@ def do_latents(recipe: Recipe, folder: Path, stage: Stage, pixels: Pixels, resum
 def do_decoder(recipe: Recipe, folder: Path, stage: Stage, pixels: Pixels, resume: bool) -> bool:
     if recipe.decoder.n_images:
         soft = scaled_vae(folder, sharpened=False)
-        vae = adversary.fit(stage, soft, pixels, recipe.image_size, recipe.seed, recipe.decoder, resume)
+        vae = adversary.fit(stage, soft, pixels, recipe.image_size, recipe.seed, recipe.decoder, resume,
+                            squares_of(recipe, folder))
         if vae is None:
             return False
         keep(stage, vae, vae.config)
@@ -150,13 +194,61 @@ def do_decoder(recipe: Recipe, folder: Path, stage: Stage, pixels: Pixels, resum
 
 
 def do_dit(recipe: Recipe, folder: Path, stage: Stage, pixels: Pixels, resume: bool) -> bool:
-    read = reader(folder)
-    fitted = diffusion.fit(stage, latents.load(folder / "latents"), pixels.records, read, recipe.seed, recipe.dit,
-                           lambda dit: preview(recipe, folder, pixels, dit), resume)
+    read, settings, where = reader(folder), recipe.dit, device.pick(recipe.device)
+    known, encoded = pixels.records, latents.load(folder / "latents")
+    captions = captions_of(recipe, folder, known, read, where) if recipe.resident else None
+    start, cells = None, 0
+    if settings.first_side:
+        cells = recipe.image_size // 8
+        start = first_stretch(recipe, folder, Stage(folder, "dit-first"), known, read, captions, resume)
+        if start is None:
+            return False
+    feed = None if captions is None else resident.feed(encoded, known, captions, recipe.seed, settings, where)
+    fitted = diffusion.fit(stage, encoded, known, read, recipe.seed, settings, lambda dit: preview(recipe, folder, pixels, dit),
+                           resume, where, feed, cells, start=start)
     if fitted is None:
         return False
     networks, config = fitted
     keep(stage, networks[best_ema(stage.folder / "log.jsonl", list(networks))], config)
+    return True
+
+
+def captions_of(recipe: Recipe, folder: Path, known: list[Record], read: Reader, where: torch.device) -> resident.Captions:
+    """The wordings of every training image, read; they are worded first where nobody has done so."""
+    path = folder / "captions.npz"
+    if not path.is_file() and rank() == 0:
+        resident.write_captions(path, [r for r in known if r.split == "train"], read.tokenizer, recipe.seed, recipe.dit.captions,
+                                recipe.dit.drop_fact)
+    wait()
+    read = dataclasses.replace(read, encoder=read.encoder.to(where))
+    return resident.Captions(path, known, read, where)
+
+
+def first_stretch(recipe: Recipe, folder: Path, stage: Stage, known: list[Record], read: Reader,
+                  captions: resident.Captions, resume: bool) -> dict[str, torch.Tensor] | None:
+    """The weights after training on smaller images; None when that was stopped before its end."""
+    path, settings = stage.folder / "network.safetensors", recipe.dit.first()
+    if not (resume and stage.finished()):
+        small, features = resident.first_stretch(folder / "latents")
+        where, seed = device.pick(recipe.device), recipe.seed + 100
+        feed = resident.feed(small, known, captions, seed, settings, where, features if settings.align else None)
+        if diffusion.fit(stage, small, known, read, seed, settings, None, resume, where, feed, recipe.image_size // 8,
+                         features.shape[1]) is None:
+            return None
+        if rank() == 0:
+            last = load_file(stage.checkpoints()[-1])
+            save_file({k.removeprefix("module.dit."): v for k, v in last.items() if k.startswith("module.dit.")}, path)
+            stage.finish({"n_images": settings.n_images})
+        wait()
+    return load_file(path)
+
+
+def do_recogniser(recipe: Recipe, folder: Path, stage: Stage, pixels: Pixels, resume: bool) -> bool:
+    if recipe.recogniser.n_images:
+        network = recogniser.fit(stage, pixels, recipe.seed, recipe.recogniser, resume)
+        if network is None:
+            return False
+        keep(stage, network, network.config)
     return True
 
 
@@ -166,7 +258,23 @@ def do_model(recipe: Recipe, folder: Path, stage: Stage, pixels: Pixels, resume:
     return True
 
 
-DO = {"text": do_text, "vae": do_vae, "latents": do_latents, "decoder": do_decoder, "dit": do_dit, "model": do_model}
+def do_guard(recipe: Recipe, folder: Path, stage: Stage, pixels: Pixels, resume: bool) -> bool:
+    """Index the training images into the model folder, so that generation can refuse to give one of them back."""
+    if rank() == 0:
+        from medisyn.evaluation import features, guard
+        if not (folder / "model" / "medisyn.json").is_file():
+            raise ValueError(f"the guard expects a model in {folder / 'model'}; run the stage model first")
+        known = pixels.of_split("train")
+        records = [pixels.records[i] for i in known]
+        index = guard.index_of(lambda rows: pixels.array[known[rows]], [r.image_type for r in records],
+                               [r.patient or r.id for r in records], features.load("eye"), seed=recipe.seed,
+                               progress=counter("guard"))
+        guard.build(folder / "model" / "guard", index)
+    return True
+
+
+DO = {"text": do_text, "vae": do_vae, "latents": do_latents, "decoder": do_decoder, "dit": do_dit, "recogniser": do_recogniser,
+      "model": do_model, "guard": do_guard}
 
 
 def keep(stage: Stage, network: torch.nn.Module, config: object) -> None:
@@ -218,13 +326,14 @@ def support_with_styles(pixels: Pixels, encoded: Latents) -> list[list]:
 
 def export(recipe: Recipe, folder: Path, pixels: Pixels, dit: Dit, out: Path) -> Path:
     """Everything trained so far as a model folder."""
-    settings, log = recipe.model, folder / "dit" / "log.jsonl"
-    n_images = json.loads(log.read_text().splitlines()[-1])["n_images"] if log.is_file() else 0
+    settings, logs = recipe.model, [folder / name / "log.jsonl" for name in ("dit-first", "dit")]
+    n_images = sum(json.loads(log.read_text().splitlines()[-1])["n_images"] for log in logs if log.is_file())
     card = checkpoint.Card(settings.name, recipe.image_size, settings.steps, settings.guidance, settings.sampler,
-                           settings.licence, n_images, settings.shift)
-    read = reader(folder)
+                           settings.licence, n_images, settings.shift, dit.config.guided)
+    read, trained = reader(folder), (folder / "recogniser" / "network.safetensors").is_file()
     checkpoint.save(out, card, scaled_vae(folder), dit, read.encoder, read.tokenizer,
-                    support_with_styles(pixels, latents.load(folder / "latents")))
+                    support_with_styles(pixels, latents.load(folder / "latents")),
+                    kept(folder / "recogniser", Recogniser, RecogniserConfig) if trained else None)
     write_json(out / "training_data.json", training_data([r for r in pixels.records if r.split == "train"]))
     card_of_model.write(out)
     return out
@@ -248,7 +357,9 @@ def preview(recipe: Recipe, folder: Path, pixels: Pixels, dit: Dit):
     """Four images of each image type by the weights as they are: the run folder's sample grid."""
     from medisyn import flow, samplers
     from medisyn.data import images, prompts, sheets, vocabulary
-    vae, read, encoded = scaled_vae(folder), reader(folder), latents.load(folder / "latents")
+    where = dit.last.weight.device
+    vae, read, encoded = scaled_vae(folder).to(where), reader(folder), latents.load(folder / "latents")
+    read = dataclasses.replace(read, encoder=read.encoder.to(where))
     first = {int(row): m for m, row in reversed(list(enumerate(encoded.row)))}
     rows = []
     chosen = autoencoder.spread(pixels, pixels.of_split("train"), 4)
@@ -259,16 +370,16 @@ def preview(recipe: Recipe, folder: Path, pixels: Pixels, dit: Dit):
         texts = [prompts.canonical(pixels.records[i]) for i in mine]
         tokens, pooled = read(texts)
         none_tokens, none_pooled = read([""] * len(mine))
-        style = torch.tensor([int(encoded.style[first[i]]) for i in mine])
+        style = torch.tensor([int(encoded.style[first[i]]) for i in mine], device=where)
         none = torch.full_like(style, dit.config.n_styles)
         with torch.no_grad():
             velocity = samplers.guided(lambda x, t, a=tokens, b=pooled, s=style: dit(x, t, a, b, s),
                                        lambda x, t, a=none_tokens, b=none_pooled, s=none: dit(x, t, a, b, s),
                                        recipe.model.guidance)
             shape = (dit.config.latent_channels, dit.config.latent_size, dit.config.latent_size)
-            latent = samplers.multistep(velocity, samplers.seeded_noise(list(range(len(mine))), shape),
-                                        flow.times(12, recipe.model.shift))
-            made = vae.decode(latent).clamp(-1, 1)
+            latent = samplers.multistep(velocity, samplers.seeded_noise(list(range(len(mine))), shape).to(where),
+                                        flow.times(12, recipe.model.shift).to(where))
+            made = vae.decode(latent).clamp(-1, 1).cpu()
         if vocabulary.IMAGE_TYPES[image_type].gray:
             made = made.mean(1, keepdim=True)
         rows.append((image_type, [images.to_picture(m.numpy()) for m in made]))

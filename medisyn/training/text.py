@@ -102,9 +102,12 @@ def fit(stage: Stage, real: list[Record], seed: int, settings: TextSettings,
         resume: bool = True) -> tuple[TextEncoder, object] | None:
     """Train the encoder and its word pieces; None when it was stopped before its end."""
     from tokenizers import Tokenizer
+    pieces_file = stage.folder / "tokenizer.json"
+    if rank() == 0 and not resume:
+        for file in (pieces_file, stage.folder / "facts.json"):
+            file.unlink(missing_ok=True)
     names = known_facts(stage)
     p = batches.weights(real)
-    pieces_file = stage.folder / "tokenizer.json"
     if rank() == 0 and not pieces_file.is_file():
         stage.message(f"text: learning word pieces from {settings.corpus:,} captions")
         rng = batches.generator(seed, "corpus", 0)

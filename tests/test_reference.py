@@ -1,0 +1,401 @@
+"""The reference model: what is carried comes whole, what is planned fits, what is stopped goes on, what comes home is a model."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import phantoms
+import pytest
+import torch
+
+import medisyn
+from medisyn import recipe, samplers
+from medisyn.data import records
+from medisyn.data.records import Record
+from medisyn.models.dit import Dit, DitConfig, unguided
+from medisyn.models.layers import rotary_2d
+from medisyn.training import autoencoder, device, diffusion, latents, pnet, reference, resident, shards, stages
+from medisyn.training.batches import Pixels
+from medisyn.training.latents import Variation
+from medisyn.training.run import Stage, Trainee
+
+TINY = ["resident=true", "image_size=64", "data.packed_side=64", "vae.crop=32", "vae.similarity=0.2", "vae.spectrum=0.05",
+        "vae.features=0.5", "vae.features_images=32", "latents.each_type=20", "dit.first_side=32", "dit.first_images=32",
+        "dit.first_batch=16", "dit.align=0.5", "dit.align_block=1", "dit.guided=1.5", "dit.guided_share=0.5", "dit.captions=2",
+        "dit.depth=2", "text.n_images=32", "text.log_images=32", "vae.n_images=32", "decoder.n_images=8", "dit.n_images=32"]
+CONFIG = DitConfig(4, 8, 32, 2, 2, 16, 24, 3, 5)
+cpu = torch.device("cpu")
+
+
+def network(config: DitConfig) -> Dit:
+    torch.manual_seed(0)
+    dit = Dit(config).eval().requires_grad_(False)
+    for parameter in dit.parameters():
+        parameter += 0.1 * torch.randn(parameter.shape)
+    return dit
+
+
+def told(n: int = 2) -> tuple[torch.Tensor, ...]:
+    draw = torch.Generator().manual_seed(1)
+    return (torch.randn(n, 4, 8, 8, generator=draw), torch.rand(n, generator=draw), torch.randn(n, 3, 24, generator=draw),
+            torch.randn(n, 24, generator=draw))
+
+
+# ---- shards and parts ------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory) -> Path:
+    return phantoms.collection(tmp_path_factory.mktemp("reference") / "c", n=10)
+
+
+def test_shards_hold_every_square_once_and_each_is_a_fair_sample(collection, tmp_path):
+    made = shards.pack([collection], tmp_path / "shards", 64, 0.004)
+    assert len(made) > 1
+    assert all(path.stat().st_size < 0.03 * 2**20 for path in made)
+    pixels = Pixels(shards.unpack(tmp_path / "shards", tmp_path / "run", 64))
+    assert sorted(r.id for r in pixels.records) == sorted(r.id for r in records.read(collection))
+    known = {r.id: r for r in records.read(collection)}
+    for row, record in enumerate(pixels.records):
+        assert record == known[record.id]
+        truth = shards.images.square(shards.images.decode(collection / record.file_name), 64).convert("RGB")
+        assert np.abs(pixels.array[row].astype(float) - np.asarray(truth, float)).mean() < 6
+    first = {r.image_type for r in pixels.records[:len(pixels.records) // 2]}
+    assert first == {"chest_xray", "dermoscopy"}
+
+
+def test_packing_that_was_cut_short_goes_on_to_the_same_shards(collection, tmp_path):
+    made = shards.pack([collection], tmp_path / "a", 64, 0.004)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    for path in sorted((tmp_path / "b").glob("shard-*"))[1:]:
+        path.unlink()
+    again = shards.pack([collection], tmp_path / "b", 64, 0.004)
+    assert [p.read_bytes() for p in made] == [p.read_bytes() for p in again]
+
+
+def test_a_missing_or_damaged_shard_is_named(collection, tmp_path):
+    made = shards.pack([collection], tmp_path / "shards", 64, 0.004)
+    damaged = bytearray(made[0].read_bytes())
+    damaged[-1] ^= 1
+    made[0].write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"shard-000\.safetensors .* came damaged"):
+        shards.unpack(tmp_path / "shards", tmp_path / "run", 64)
+    made[0].unlink()
+    with pytest.raises(ValueError, match=r"lacks shard-000\.safetensors; bring them first"):
+        shards.unpack(tmp_path / "shards", tmp_path / "run", 64)
+    shards.unpack(tmp_path / "shards", tmp_path / "run", 64, fewer=True)
+    with pytest.raises(ValueError, match="hold squares of 64 pixels, the recipe wants 128"):
+        shards.unpack(tmp_path / "shards", tmp_path / "run", 128)
+
+
+def test_what_is_split_and_joined_is_the_same_and_a_damaged_part_is_named(tmp_path):
+    (tmp_path / "a" / "deep").mkdir(parents=True)
+    (tmp_path / "a" / "deep" / "noise").write_bytes(np.random.default_rng(0).bytes(50_000))
+    (tmp_path / "a" / "word").write_text("left")
+    parts = shards.split(tmp_path / "a", tmp_path / "parts", 16_000)
+    assert len(parts) == 4
+    assert max(p.stat().st_size for p in parts) <= 16_000
+    shards.join(tmp_path / "parts", tmp_path / "b")
+    assert (tmp_path / "b" / "deep" / "noise").read_bytes() == (tmp_path / "a" / "deep" / "noise").read_bytes()
+    parts[1].write_bytes(b"!" + parts[1].read_bytes()[1:])
+    with pytest.raises(ValueError, match="part-01 came damaged"):
+        shards.join(tmp_path / "parts", tmp_path / "c")
+    parts[1].unlink()
+    with pytest.raises(ValueError, match="lacks part-01"):
+        shards.join(tmp_path / "parts", tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
+# ---- the plan --------------------------------------------------------------------------------------------------------
+
+RATES = {"pnet": 4000.0, "vae": 3000.0, "decoder": 500.0, "dit-first": 8000.0, "dit": 3000.0, "guided": 1800.0}
+
+
+@pytest.fixture(scope="module")
+def planned_recipe():
+    return recipe.read(Path(__file__).parent.parent / "recipes" / "medisyn-s.toml")
+
+
+def seconds(settings, plan: dict[str, int], done: dict) -> float:
+    return sum((n - (done.get(name) or 0)) / reference.speed(settings, RATES, name) for name, n in plan.items())
+
+
+@pytest.mark.parametrize("left", [400.0, 1500.0])
+def test_a_plan_fills_the_seconds_that_are_left(planned_recipe, left):
+    plan = reference.share_out(planned_recipe, RATES, left, {})
+    assert seconds(planned_recipe, plan, {}) + 5 * reference.OVERHEAD == pytest.approx(left, rel=0.02)
+    assert all(n % reference.batch_of(planned_recipe, name) == 0 for name, n in plan.items())
+    changed = reference.planned(planned_recipe, plan)
+    assert (changed.dit.n_images, changed.dit.first().n_images) == (plan["dit"], plan["dit-first"])
+    assert changed.dit.first().batch == 1024
+    assert changed.vae.features_images == plan["pnet"]
+
+
+def test_a_plan_made_anew_leaves_out_what_is_finished_and_goes_on_from_what_is_begun(planned_recipe):
+    done = {"pnet": None, "vae": None, "decoder": None, "dit-first": None, "dit": 300_032}
+    plan = reference.share_out(planned_recipe, RATES, 300.0, done)
+    assert set(plan) == {"dit"}
+    assert seconds(planned_recipe, plan, done) + reference.OVERHEAD == pytest.approx(300.0, rel=0.02)
+    nothing_left = reference.share_out(planned_recipe, RATES, -50.0, done)
+    assert nothing_left["dit"] >= 300_032
+
+
+def test_guiding_itself_is_counted_as_slower(planned_recipe):
+    assert reference.speed(planned_recipe, RATES, "dit") == pytest.approx(1 / (0.8 / 3000 + 0.2 / 1800))
+
+
+def test_the_reference_model_fits_the_repository(planned_recipe):
+    from medisyn.data import facts
+    from medisyn.models.text import TextConfig, TextEncoder
+    from medisyn.models.vae import Vae, VaeConfig
+    r = planned_recipe
+    parts = (Dit(DitConfig(8, 32, r.dit.width, r.dit.heads, r.dit.depth, r.dit.stem, r.text.width, r.text.n_tokens, 150,
+                           guided=r.dit.guided)),
+             Vae(VaeConfig(8, r.vae.widths, r.vae.encoder_blocks, r.vae.decoder_blocks)),
+             TextEncoder(TextConfig(r.text.vocabulary_size, 64, r.text.width, r.text.heads, r.text.layers, r.text.n_tokens,
+                                    tuple(facts.names()))))
+    assert sum(p.numel() for part in parts for p in part.parameters()) <= 25_000_000
+
+
+# ---- what lies on the device -----------------------------------------------------------------------------------------
+
+def test_crops_are_pieces_of_their_images():
+    array = torch.arange(64 * 64 * 3, dtype=torch.float64).view(1, 64, 64, 3).mul(255 / (64 * 64 * 3)).to(torch.uint8)
+    made = resident.crops(array, np.zeros(6, int), 64, np.random.default_rng(0))
+    for image in made:  # a crop as large as the square is the square, in one of its eight orientations
+        whole = resident.to_image(array)[0]
+        turned = [torch.rot90(flipped, k, (1, 2)) for flipped in (whole, whole.flip(2)) for k in range(4)]
+        assert any(torch.equal(image, t) for t in turned)
+    again = resident.crops(array, np.zeros(6, int), 64, np.random.default_rng(0))
+    assert torch.equal(made, again)
+    assert resident.crops(array, np.zeros(5, int), 16, np.random.default_rng(0)).shape == (5, 3, 16, 16)
+
+
+def test_a_variation_on_the_device_is_the_one_on_disk():
+    rng = np.random.default_rng(0)
+    coarse = torch.from_numpy(rng.uniform(60, 200, (1, 3, 5, 5)))
+    square = torch.nn.functional.interpolate(coarse, size=(64, 64), mode="bicubic").clamp(0, 255)[0].permute(1, 2, 0).byte().numpy()
+    for symmetry in ("none", "mirror", "dihedral"):
+        for seed in range(4):
+            by_hand, mirrored, geometry = latents.vary(square, symmetry, np.random.default_rng(seed), 64)
+            how = latents.draw_variation(symmetry, np.random.default_rng(seed))
+            made = resident.varied(resident.to_image(torch.from_numpy(square)[None]), [how])
+            assert (how.mirrored, how.geometry) == (mirrored, geometry)
+            assert (made - resident.to_image(torch.from_numpy(np.ascontiguousarray(by_hand))[None])).abs().mean() < 0.01
+
+
+def test_an_image_without_variation_stays_as_it_is():
+    image = torch.rand(2, 3, 16, 16) * 2 - 1
+    made = resident.varied(image, [None, Variation(1.0, 0.0, 0.0, 0.05, -1, False)])
+    assert torch.equal(made[0], image[0])
+    assert not torch.allclose(made[1], image[1], atol=1e-3)
+
+
+def test_a_mirrored_image_is_worded_with_its_sides_swapped():
+    side = Record("a", "a.png", "fundus_photograph", laterality="left")
+    assert resident.mirrors(side) == (shards.vocabulary.IMAGE_TYPES["fundus_photograph"].symmetry != "none")
+    assert not resident.mirrors(dataclasses.replace(side, laterality=None))
+    assert not resident.mirrors(Record("a", "a.png", "chest_xray", laterality="left"))
+
+
+# ---- losses ----------------------------------------------------------------------------------------------------------
+
+def test_similarity_is_one_for_the_same_and_known_for_a_shift_of_brightness():
+    image = torch.full((1, 3, 16, 16), 0.2)
+    assert float(autoencoder.ssim(image, image)) == pytest.approx(1.0)
+    a, b = 0.6, 0.7  # of [0, 1]: no structure, so only the luminance term is left
+    assert float(autoencoder.ssim(image, image + 0.2)) == pytest.approx((2 * a * b + 1e-4) / (a * a + b * b + 1e-4), abs=1e-3)
+    noise = torch.rand(2, 3, 32, 32) * 2 - 1
+    assert autoencoder.similarity_loss(noise, noise) == pytest.approx(0.0, abs=1e-5)
+    assert autoencoder.spectrum_loss(noise, noise) == 0
+    assert autoencoder.spectrum_loss(noise.roll(1, 3), noise) < autoencoder.spectrum_loss(noise / 2, noise)
+
+
+def test_gates_say_what_passes():
+    said = autoencoder.report({"psnr_gray_db": 33.0, "psnr_colour_db": 27.0, "ssim": 0.91, "kl": 1.0})
+    assert said == ("psnr_gray_db 33 (passes, at least 32), psnr_colour_db 27 (FAILS, at least 28), "
+                    "ssim 0.91 (passes, at least 0.9)")
+
+
+def test_views_of_one_image_attract():
+    one = torch.eye(4)
+    assert pnet.view_loss(one, one, 0.05) < 1e-3 < pnet.view_loss(one, one.roll(1, 0), 0.05)
+    features = [torch.rand(2, 8, 4, 4)]
+    assert pnet.distance(features, features) == 0
+    assert float(pnet.distance(features, [3 * features[0]])) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_alignment_is_blind_to_length_and_costs_two_for_the_opposite():
+    features = torch.randn(2, 6, 4, 4)
+    seen = features.flatten(2).transpose(1, 2)
+    assert float(diffusion.alignment_loss(3 * seen, features)) == pytest.approx(0.0, abs=1e-5)
+    assert float(diffusion.alignment_loss(-seen, features)) == pytest.approx(2.0, abs=1e-5)
+
+
+# ---- the denoiser that guides itself ---------------------------------------------------------------------------------
+
+def test_positions_of_a_coarse_grid_lie_between_those_of_the_fine_one():
+    fine, coarse = rotary_2d(8, 8, 16), rotary_2d(4, 4, 16, pitch=2.0)
+    angle = [torch.atan2(sin, cos).view(n, n, 8)[..., 4:] for (cos, sin), n in ((fine, 8), (coarse, 4))]
+    assert torch.allclose(angle[1][:, 0, 1], (angle[0][:4, 0, 1] + angle[0][:4, 1, 1]) / 2, atol=1e-5)
+    assert all(torch.equal(a, b) for a, b in zip(rotary_2d(8, 8, 16), rotary_2d(8, 8, 16, pitch=1.0), strict=True))
+
+
+def test_weights_of_one_size_serve_the_other():
+    small = network(dataclasses.replace(CONFIG, latent_size=4, position_size=8))
+    large = Dit(dataclasses.replace(CONFIG, position_size=8))
+    large.load_state_dict(small.state_dict())
+    assert large(*told()).shape == (2, 4, 8, 8)
+
+
+def test_a_guided_denoiser_begins_as_the_plain_one_and_can_be_made_plain_again():
+    plain, guided = network(CONFIG), Dit(dataclasses.replace(CONFIG, guided=1.5)).eval()
+    guided.load_state_dict(plain.state_dict(), strict=False)
+    for w in (None, torch.tensor([0.0, 1.5])):
+        assert torch.allclose(guided(*told(), guidance=w), plain(*told()), atol=1e-5)
+    trained = network(dataclasses.replace(CONFIG, guided=1.5))
+    assert not torch.allclose(trained(*told(), guidance=torch.tensor([1.0, 1.5])), trained(*told()), atol=1e-3)
+    assert torch.allclose(unguided(trained)(*told()), trained(*told()), atol=1e-5)
+    assert unguided(plain) is plain
+
+
+def test_the_target_of_model_guidance_is_guidance_by_two_calls():
+    dit = network(CONFIG)
+    x, t, tokens, pooled = told(3)
+    style, v, w = torch.tensor([0, 1, 5]), torch.zeros(3, 4, 8, 8), torch.tensor([0.0, 1.0, 0.5])
+    batch = diffusion.Batch(x, x, t, tokens, pooled, style, torch.zeros(3, 4), w > 0)
+    nothing = (torch.zeros(1, 3, 24), torch.zeros(1, 24))
+
+    def conditional(x, t):
+        return dit(x, t, tokens, pooled, style)
+
+    def unconditional(x, t):
+        return dit(x, t, nothing[0].expand(3, -1, -1), nothing[1].expand(3, -1))
+    target = diffusion.guided_target(dit, batch, x, conditional(x, t), w, nothing)
+    for k in range(3):
+        by_two = samplers.guided(conditional, unconditional, 1 + float(w[k]))(x, t)
+        assert torch.allclose(target[k], by_two[k], atol=1e-4)
+    assert torch.equal(diffusion.guided_target(dit, batch, x, v, 0 * w, nothing), v)
+
+
+# ---- the device ------------------------------------------------------------------------------------------------------
+
+def test_half_precision_gives_nearly_the_same():
+    dit, given = network(dataclasses.replace(CONFIG, guided=1.5)), told()
+    with torch.autocast("cpu", torch.bfloat16):
+        coarse = dit(*given, guidance=torch.tensor([0.5, 1.0])).float()
+    fine = dit(*given, guidance=torch.tensor([0.5, 1.0]))
+    assert (coarse - fine).norm() / fine.norm() < 0.05
+
+
+def test_a_device_that_is_not_there_is_an_error():
+    assert device.pick("cpu") == cpu
+    with pytest.raises(ValueError, match='should be "cpu", "cuda" or "auto"'):
+        device.pick("tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="torch sees no GPU here"):
+            device.pick("cuda")
+    assert device.peak(cpu) is None
+
+
+def test_operations_of_a_matrix_product_are_counted():
+    a, b = torch.randn(8, 16, requires_grad=True), torch.randn(16, 4, requires_grad=True)
+    assert device.flops(lambda: a @ b) == 3 * 2 * 8 * 16 * 4
+
+
+def test_the_share_of_the_peak_is_logged_where_the_peak_is_known(tmp_path):
+    from medisyn.training.run import Plan, train
+    for peak in (1e6, None):
+        stage = Stage(tmp_path / str(peak), "s", lambda text: None)
+        train(stage, Plan(8, 4, 0, 4, 1e9), Trainee(lambda i: {"loss": torch.tensor(1.0)}, {}, {}, flops=10.0, peak=peak))
+        row = json.loads((stage.folder / "log.jsonl").read_text().splitlines()[-1])
+        assert ("share_of_peak" in row) == (peak is not None)
+        if peak:
+            assert row["share_of_peak"] == pytest.approx(row["images_per_second"] * 10 / 1e6, abs=1e-3)
+
+
+# ---- all of it -------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def settings(collection, tmp_path_factory):
+    return recipe.read(phantoms.recipe(tmp_path_factory.mktemp("recipe"), collection), TINY)
+
+
+@pytest.fixture(scope="module")
+def prepared(settings, collection, tmp_path_factory) -> Path:
+    """What `prepare`, `take` and `unpack` leave: the text encoder, the captions, the squares."""
+    run = tmp_path_factory.mktemp("prepared")
+    shards.pack([collection], run / "shards", 64, 0.01)
+    shards.unpack(run / "shards", run, 64)
+    stages.run(settings, run, ["text"])
+    known = [r for r in records.read(collection) if r.split == "train"]
+    resident.write_captions(run / "captions.npz", known, stages.reader(run).tokenizer, 3, 2, 0.25)
+    reference.write_json(run / "rates.json", RATES)
+    return run
+
+
+def test_calls_that_end_early_come_to_a_model_that_guides_itself(settings, prepared, tmp_path, monkeypatch, capsys):
+    run = Path(shutil.copytree(prepared, tmp_path / "run"))
+    plan = {"pnet": 32, "vae": 32, "decoder": 8, "dit-first": 32, "dit": 32}
+    monkeypatch.setattr(reference, "share_out", lambda *given: plan)
+    monkeypatch.setattr(reference, "GALLERY", tmp_path / "none.csv")
+    monkeypatch.setattr("medisyn.training.run.draw_progress", lambda stage, trainee: None)
+    asked, left = stages.diffusion.train, [1]
+
+    def stopped(stage, plan, trainee, resume):  # the first call ends inside the denoiser's first stretch
+        if stage.name == "dit-first" and left:
+            left.pop()
+            asked(stage, dataclasses.replace(plan, n_images=16), trainee, resume)
+            return False
+        return asked(stage, plan, trainee, resume)
+    monkeypatch.setattr(stages.diffusion, "train", stopped)
+    assert not reference.go(settings, run, 30.0, 600.0, tmp_path / "parts")
+    shards.join(tmp_path / "parts", tmp_path / "early")
+    early = medisyn.load(tmp_path / "early" / "model")
+    assert early.model.dit.config.guided == 0
+    assert reference.go(settings, run, 30.0, 600.0, tmp_path / "parts")
+    said = capsys.readouterr().err
+    assert "dit-first: resumed at 16 images" in said
+    assert "vae: psnr_gray_db" in said
+    shards.join(tmp_path / "parts", tmp_path / "home")
+    maker = medisyn.load(tmp_path / "home" / "model")
+    assert maker.model.card.n_images == 64
+    assert maker.model.card.guided == 1.5
+    assert "guides itself" in (tmp_path / "home" / "model" / "README.md").read_text()
+    calls = []
+    maker.model.dit.register_forward_hook(lambda *given: calls.append(1))
+    (one,) = maker.generate("chest X-ray with pneumonia", seed=3, guidance=2.5)
+    assert one.image.shape == (1, 64, 64)
+    assert len(calls) == maker.model.card.steps
+    with pytest.raises(ValueError, match=r"between 1 and 2\.5 for this model"):
+        maker.generate("chest X-ray", guidance=3.0)
+
+    again = Path(shutil.copytree(prepared, tmp_path / "again"))
+    reference.adopt(tmp_path / "home", again)
+    stages.run(reference.planned(settings, {"dit": 8}), again, ["latents", "dit"])
+    before, after = (latents.load(folder / "latents") for folder in (run, again))
+    assert np.array_equal(before.style, after.style)
+    first = [json.loads(line) for line in (again / "dit" / "log.jsonl").read_text().splitlines()]
+    assert first[-1]["n_images"] == 8
+
+
+def test_a_resident_step_is_a_function_of_seed_and_step(settings, prepared):
+    known = Pixels(prepared / "pixels").records
+    noise, seen = reference.noisy_latents(Pixels(prepared / "pixels"), stages.VaeConfig(4, (32, 32, 32)), 64, settings)
+    captions = resident.Captions(prepared / "captions.npz", known, stages.reader(prepared), cpu)
+    feed, other = (resident.feed(noise, known, captions, seed, settings.dit, cpu, seen) for seed in (0, 1))
+    a, b, c, d = feed(3), feed(3), feed(4), other(3)
+    for name in ("data", "noise", "t", "tokens", "style", "features"):
+        assert torch.equal(getattr(a, name), getattr(b, name))
+    assert not torch.equal(a.noise, c.noise)
+    assert not torch.equal(a.noise, d.noise)
+    train = {r.id for r in known if r.split == "train"}
+    rows = [k for k in range(len(known)) if any(torch.equal(x.half(), torch.from_numpy(noise.latent[k])) for x in a.data)]
+    assert {known[k].id for k in rows} <= train
+
+
+def test_captions_of_other_images_are_refused(prepared, tmp_path):
+    known = [*Pixels(prepared / "pixels").records, Record("new", "new.png", "chest_xray")]
+    with pytest.raises(ValueError, match="holds no captions of new and 0 more"):
+        resident.Captions(prepared / "captions.npz", known, stages.reader(prepared), cpu)
