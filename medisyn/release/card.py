@@ -22,15 +22,18 @@ def write(folder: Path, figures: Path | None = None) -> Path:
     (folder / "LICENSE").write_text(f"The weights in this folder are licensed under {title} ({card['licence']}).\n{address}\n"
                                     "The images that trained them keep their own licences: see README.md.\n", encoding="utf-8")
     path = folder / "README.md"
-    path.write_text("\n".join([*head(card, data), *limits(data), *sources(data), *tables(figures)]), encoding="utf-8")
+    parts = [*head(card, data, (folder / "recogniser").is_dir()), *limits(data), *sources(data), *tables(figures)]
+    path.write_text("\n".join(parts), encoding="utf-8")
     return path
 
 
-def head(card: dict, data: list[dict]) -> list[str]:
+def head(card: dict, data: list[dict], looks: bool) -> list[str]:
     types = sorted({t for row in data for t in row["image_types"]}, key=list(vocabulary.IMAGE_TYPES).index)
     specialties = sorted({vocabulary.IMAGE_TYPES[t].specialty for t in types})
     own = (f" The denoiser guides itself: one network call a step at any guidance from 1 to {1 + card['guided']:g}."
            if card.get("guided") else "")
+    again = (" A small recogniser, trained on the same images, looks at what was made: what it does not take for what was asked "
+             "for is drawn again, three times at most, and the provenance says so.") if looks else ""
     return ["---", f"license: {card['licence'].lower()}", "library_name: medisyn", "pipeline_tag: text-to-image",
             "tags: [medical]", "---", "", f"# {card['name']}", "",
             f"Text to medical image at {card['image_size']} x {card['image_size']} pixels: {len(types)} image types of "
@@ -38,7 +41,7 @@ def head(card: dict, data: list[dict]) -> list[str]:
             "Image types: " + ", ".join(vocabulary.IMAGE_TYPES[t].label for t in types) + ".", "",
             f"Trained from scratch on {sum(row['n_images'] for row in data):,} images (the denoiser drew "
             f"{card['n_images']:,}, repeats counted). Sampled by default with "
-            f"{card['sampler']}, {card['steps']} steps, guidance {card['guidance']:g}.{own}", "",
+            f"{card['sampler']}, {card['steps']} steps, guidance {card['guidance']:g}.{own}{again}", "",
             "```", "medisyn generate \"chest X-ray with bacterial pneumonia\" -n 4 --seed 0 -o out/first", "```", ""]
 
 
@@ -57,9 +60,10 @@ def sources(data: list[dict]) -> list[str]:
     rows += [f"| {row['source']} | {', '.join(row['image_types'])} | {row['n_images']:,} | {row['n_patients']:,} | "
              f"{', '.join(row['licences'])} |" for row in data]
     return ["## Training images", "",
-            "Split by patient, or by group of near duplicates where the source names no patient; the denoiser never saw the test "
-            "split. `medisyn sources --json` gives each source's citation, address and the evidence for its licence; where that "
-            "is \"to be confirmed at the origin\", confirm it before you build on it.", "", *rows, ""]
+            "Split by patient, or by group of near duplicates (mirrored and turned ones too) where the source names no patient; no "
+            "network was trained on the val or test split. `medisyn sources --json` gives each source's citation, address and the "
+            "evidence for its licence; where that is \"to be confirmed at the origin\", confirm it before you build on it.",
+            "", *rows, ""]
 
 
 def tables(figures: Path | None) -> list[str]:
