@@ -164,9 +164,8 @@ def synthetic(maker: object, asked: list[tuple[str, int]], folder: Path) -> np.n
     plans = {prompt: maker.plan(prompt) for prompt, _ in wanted}
     rows = ((prompt, 1, seed) for prompt, seed in wanted)
     made: dict[tuple[str, int], np.ndarray] = {}
-    for one in synthesizer.write(synthesizer.make_all(maker, plans, rows, folder), folder):
-        how = one.record.provenance
-        made[how.prompt, how.seed] = fitted(one.picture)
+    for key, one in zip(wanted, synthesizer.write(synthesizer.make_all(maker, plans, rows, folder), folder), strict=True):
+        made[key] = fitted(one.picture)  # its own seed is another one where it was drawn again
         if len(made) % 50 == 0 or len(made) == len(wanted):
             tell(f"images: {len(made):,} of {len(wanted):,}")
     return np.stack([made[key] for key in asked])

@@ -369,7 +369,7 @@ def contact_sheet(folder: Path, name: str = "contact-sheet.png", title: str | No
         by_prompt.setdefault(record.text or record.image_type, []).append(record)
     rows = [(text, [images.decode(Path(folder) / r.file_name) for r in mine[:each]]) for text, mine in by_prompt.items()]
     out = io.BytesIO()
-    columns = max(4, min(8, max(len(p) for _, p in rows)))
+    columns = max(3, min(8, max(len(p) for _, p in rows)))
     sheets.sheet(rows, title=title, columns=columns, across=2 if len(rows) > 6 and columns < 7 else 1).save(out, "PNG")
     path = Path(folder) / name
     path.write_bytes(out.getvalue())
