@@ -3,6 +3,7 @@
 from functools import cache
 from pathlib import Path
 
+import judged
 import numpy as np
 import pytest
 from PIL import Image
@@ -247,3 +248,18 @@ def test_planted_copies_of_real_ultrasound_images_are_found():
         planted = change(original, rng)
         score, _ = copies.search(copies.shown(lambda k, planted=planted: planted[k], 6), against)
         assert (score >= limit.score).all()
+
+
+def test_an_image_is_likened_to_its_own_type_unless_it_surely_is_another_one():
+    squares = np.stack([np.repeat(judged.scene(seed, side=96)[..., None], 3, 2) for seed in range(12)])
+    kinds = np.array(["dermoscopy"] * 6 + ["blood_smear"] * 6)
+    against = copies.library(copies.shown(lambda rows: squares[rows], 12))
+    mixed = (0.5 * squares[2] + 0.5 * np.repeat(judged.scene(99, side=96)[..., None], 3, 2)).astype(np.uint8)
+    made = np.stack([mixed, squares[2]])
+    images = copies.shown(lambda rows: made[rows], 2)
+    score, row = copies.search(images, against)
+    assert row.tolist() == [2, 2] and score[0] < novelty.SURE <= score[1]
+    score, row = novelty.searched(images, np.array(["blood_smear", "blood_smear"]), against, kinds)
+    assert kinds[row[0]] == "blood_smear" and row[1] == 2
+    assert novelty.searched(images, np.array(["dermoscopy", "dermoscopy"]), against, kinds)[1].tolist() == [2, 2]
+    assert novelty.searched(images, np.array(["", "mri"]), against, kinds)[1].tolist() == [2, 2]

@@ -104,6 +104,10 @@ class Shown:
     def __len__(self) -> int:
         return len(self.gray)
 
+    def take(self, rows: np.ndarray) -> "Shown":
+        """Some of the images, in the order of `rows`."""
+        return Shown(self.gray[rows], self.sketch[rows], None if self.features is None else self.features[rows])
+
 
 def shown(pixels: Callable[[np.ndarray], np.ndarray], n: int, features: np.ndarray | None = None,
           progress: Progress | None = None) -> Shown:
