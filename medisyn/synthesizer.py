@@ -383,6 +383,10 @@ def read_prompts(path: Path, n: int, seed: int) -> list[tuple[str, int, int]]:
     if not rows or "prompt" not in rows[0]:
         raise ValueError(f"{path}: expected a CSV with a column prompt (and n, seed where wanted), "
                          f"found {', '.join(rows[0]) if rows else 'no rows'}")
+    for number, row in enumerate(rows, 2):
+        if None in row:
+            raise ValueError(f"{path} row {number}: more cells than columns, behind {row['prompt']!r}; "
+                             "put a prompt that holds a comma in double quotes")
     try:
         return [(row["prompt"], int(row.get("n") or n), int(row.get("seed") or seed)) for row in rows]
     except ValueError as error:

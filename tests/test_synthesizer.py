@@ -204,7 +204,8 @@ def test_a_csv_fills_its_gaps(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "said"), [("text\nchest\n", "found text"), ("", "found no rows"),
-                                            ("prompt,n\nchest,three\n", "whole numbers")])
+                                            ("prompt,n\nchest,three\n", "whole numbers"),
+                                            ("prompt\ndermoscopy, melanoma\n", "row 2: more cells than columns.*quotes")])
 def test_a_csv_of_another_form_is_refused(tmp_path, text, said):
     path = tmp_path / "prompts.csv"
     path.write_text(text)

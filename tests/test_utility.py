@@ -249,3 +249,11 @@ def test_a_name_nobody_knows_is_an_error_and_a_task_that_cannot_run_is_a_row(thr
         utility.study(three, names=["chest_xray/fracture"], cache=home)
     rows = utility.measure(dataclasses.replace(three, unseen=sets.Images("unseen", (), ())), cache=home)
     assert {r.name for r in rows} == {"tstr_accuracy", "data_equivalence"} and all(r.missing for r in rows)
+
+
+def test_tasks_that_the_synthetic_set_does_not_show_are_not_trained(three, home, monkeypatch):
+    monkeypatch.setattr(trials, "train", lambda *_: pytest.fail("trained for nothing"))
+    sick = [i for i, r in enumerate(three.synthetic.records) if r.findings.get("pneumonia")]
+    rows = utility.measure(dataclasses.replace(three, synthetic=three.synthetic.take(sick)), cache=home / "none")
+    assert [row.name for row in rows] == ["tstr_accuracy", "data_equivalence"]
+    assert all("shows every choice of none" in row.missing for row in rows)

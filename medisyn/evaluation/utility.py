@@ -17,7 +17,7 @@ from scipy.stats import rankdata
 from medisyn.estimates import Estimate, absent, joined, percentiles
 from medisyn.evaluation import tasks
 from medisyn.evaluation.sets import AGES, Sets
-from medisyn.evaluation.trials import ARMS, Outcome, Progress, run
+from medisyn.evaluation.trials import ARMS, Outcome, Progress, by_choice, run
 
 METRICS = ("accuracy", "balanced_accuracy", "auroc")
 DRAWS = 1000
@@ -230,12 +230,17 @@ def measure(sets: Sets, *, seed: int = 0, names: Iterable[str] = (), cache: Path
 
 def study(sets: Sets, *, seed: int = 0, names: Iterable[str] = (), cache: Path, progress: Progress = lambda done, total: None,
           **asked: object) -> tuple[list[Estimate], list[Outcome]]:
-    """(`measure`, the outcomes behind it). A task that cannot be run is a row that says why; an unknown name a ValueError."""
+    """(`measure`, the outcomes behind it). A task that cannot be run is a row that says why; an unknown name a ValueError.
+
+    Without names, only tasks of which the synthetic set shows every choice: others would train on real images for nothing.
+    """
     rows, outcomes, heads = [], [], ("tstr_accuracy", "data_equivalence")
     found = tasks.find(sets.train.records, sets.unseen.records)
-    wanted = [tasks.named(found, name) for name in names] or tasks.chosen(found, sets.train.records)
+    shown = {name: task for name, task in found.items() if all(map(len, by_choice(task, sets.synthetic, asked=True)))}
+    wanted = [tasks.named(found, name) for name in names] or tasks.chosen(shown, sets.train.records)
     if not wanted:
-        reason = f"no image type has findings with {tasks.FEWEST} training and {tasks.FEWEST_UNSEEN} unseen images a choice"
+        reason = (f"the synthetic set shows every choice of none of the {len(found)} tasks; make images of each" if found else
+                  f"no image type has findings with {tasks.FEWEST} training and {tasks.FEWEST_UNSEEN} unseen images a choice")
         return [absent(name, reason, better="higher") for name in heads], []
     for k, task in enumerate(wanted):
         try:
