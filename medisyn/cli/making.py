@@ -1,0 +1,120 @@
+"""Verbs of making: sentences become images, an image is made again."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from medisyn.cli.app import Json, ModelFolder, Out, app, show, tell, ticker
+
+
+@app.command()
+def generate(prompt: Annotated[str | None, typer.Argument(help="A clinical sentence, in your own words.")] = None,
+             n: Annotated[int, typer.Option("-n", min=1, help="Images a prompt.")] = 4,
+             seed: Annotated[int, typer.Option(min=0, help="Of the first image; the next ones count on.")] = 0,
+             out: Out = Path("out/images"),
+             prompts_file: Annotated[Path | None, typer.Option("--prompts", help="CSV: prompt, and where wanted n, seed.")] = None,
+             model: ModelFolder = None,
+             steps: Annotated[int | None, typer.Option(help="Sampling steps; left out: the model's own.")] = None,
+             guidance: Annotated[float | None, typer.Option(help="1 follows the prompt plainly, 2 to 4 harder.")] = None,
+             guard: Annotated[str | None, typer.Option(help="block what is too alike to a training image, flag it, or off; "
+                                                            "left out: block where the model has a guard.")] = None,
+             strict: Annotated[bool, typer.Option("--strict", help="A warning about a prompt is an error.")] = False,
+             sheet: Annotated[str, typer.Option(help="File name of the overview picture.")] = "contact-sheet.png",
+             as_json: Json = False) -> None:
+    """Make images of a sentence: a collection with provenance, and an overview picture.
+
+    Example: medisyn generate "dermoscopy of a melanoma" -n 8 --seed 7 -o out/melanoma
+    """
+    if (prompt is None) == (prompts_file is None):
+        raise typer.BadParameter("give one prompt, or --prompts FILE.csv", param_hint="PROMPT")
+    import dataclasses
+
+    import medisyn
+    from medisyn import synthesizer
+    asked = [(prompt, n, seed)] if prompt is not None else synthesizer.read_prompts(prompts_file, n, seed)
+    if guard not in (None, "block", "flag", "off"):
+        raise typer.BadParameter(f"expected block, flag or off, found {guard!r}", param_hint="--guard")
+    maker = medisyn.load(model)
+    guard, accept, index = guard_of(model or synthesizer.SHIPPED, guard)
+    plans = announce(maker, [p for p, _, _ in asked], strict)
+    total, rows, refused = sum(count for _, count, _ in asked), [], []
+    tick = ticker("generate")
+    making = synthesizer.make_all(maker, plans, asked, out, steps, guidance, accept, guard == "block", index)
+    for made in synthesizer.write(making, out):
+        if isinstance(made, synthesizer.Refused):
+            refused.append({"prompt": made.how.prompt, "seed": made.how.seed, "tries": len(made.verdicts), "reason": made.reason})
+            tell(f"guard: {made.reason}")
+        else:
+            said = made.record.provenance.guard
+            rows.append({"file": str(out / made.record.file_name), "prompt": made.record.text, "image_type": made.record.image_type,
+                         "findings": made.record.findings, "seed": made.record.provenance.seed,
+                         "guard": dataclasses.asdict(said) if said else None})
+        tick(len(rows) + len(refused), total)
+    if refused and not rows:
+        raise RuntimeError(f"all {len(refused)} images were refused by the guard; try other seeds or a lower guidance")
+    overview = synthesizer.contact_sheet(out, sheet, f"{maker.model.card.name}: synthetic images")
+    summary = {"mode": guard, "blocked": sum(r["guard"]["blocked"] for r in rows if r["guard"]) + sum(r["tries"] for r in refused),
+               "flagged": sum(r["guard"]["verdict"] == "flagged" for r in rows if r["guard"]), "refused": refused}
+    if as_json:
+        return show({"out": str(out), "sheet": str(overview), "guard": summary, "images": rows})
+    print(f"{len(rows)} images in {out}; overview: {overview}")
+    if accept is not None:
+        told = (f"{summary['blocked']} blocked and drawn again, {len(refused)} refused" if guard == "block"
+                else f"{summary['flagged']} flagged as too alike to a training image")
+        print(f"guard: {told}")
+    if rows:
+        tell(f"next: medisyn verify {rows[0]['file']}")
+
+
+def guard_of(model: Path, mode: str | None) -> tuple[str, Any, str | None]:
+    """What to do with copies, the function that finds them, and the digest of its index; says so where there is none."""
+    home = model / "guard"
+    if mode == "off":
+        return "off", None, None
+    if not (home / "guard.json").is_file():
+        if mode:
+            raise FileNotFoundError(f"--guard {mode} expects an index in {home}; build it with `medisyn train --stages guard`, "
+                                    "or pass --guard off")
+        tell(f"guard: off, {model.name} holds no index of its training images")
+        return "off", None, None
+    from medisyn.evaluation import guard as guards
+    return mode or "block", guards.load(home), guards.digest(home)
+
+
+def announce(maker: Any, asked: list[str], strict: bool) -> dict:
+    """Say of each prompt what was understood; with `strict`, a doubt is an error."""
+    from medisyn.data.prompts import sentence
+    plans = {text: maker.plan(text) for text in dict.fromkeys(asked)}
+    for plan in plans.values():
+        tell(sentence(plan.understood))
+        for warning in plan.warnings:
+            if strict:
+                raise ValueError(f"{warning}; leave --strict out to make it all the same")
+            tell(f"warning: {warning}")
+    return plans
+
+
+@app.command()
+def verify(file: Annotated[Path, typer.Argument(help="A PNG made by `medisyn generate`.")], model: ModelFolder = None,
+           as_json: Json = False) -> None:
+    """Read the provenance in a PNG, make the image again and compare. Exit 1 when it differs.
+
+    Example: medisyn verify out/first/images/0123456789abcdef.png
+    """
+    import medisyn
+    from medisyn import synthesizer
+    from medisyn.data import images
+    made = images.read_provenance(file)
+    if made is None:
+        raise ValueError(f"{file} carries no provenance: it was not made by medisyn, or was stripped on its way")
+    found = synthesizer.compare(medisyn.load(model), file, made)
+    if as_json:
+        show({"file": str(file), "provenance": made.as_dict(), **found})
+    else:
+        for name, value in made.as_dict().items():
+            print(f"{name:<11} {value}")
+        print("the same image, pixel for pixel" if found["same"] else
+              f"DIFFERS: {found['differing']:.2%} of the pixels, by up to {found['largest']} of 255 levels")
+    if not found["same"]:
+        raise typer.Exit(1)

@@ -1,0 +1,64 @@
+"""Verbs of training: a recipe becomes a model, a model gets its card."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from medisyn.cli.app import Out, app, tell
+
+
+@app.command()
+def train(recipe: Annotated[Path, typer.Argument(help="A TOML file; recipes/ has examples.")],
+          out: Out,
+          changes: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: table.key=value.")] = None,
+          resume: Annotated[str, typer.Option(help="auto, never, or another run folder to go on from.")] = "auto",
+          stages: Annotated[str | None, typer.Option(help="Only these: text,vae,latents,decoder,dit,model,guard.")] = None,
+          dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained and stop.")] = False) -> None:
+    """Train a model by a recipe: text encoder, autoencoder, latents, denoiser, model folder.
+
+    Example: medisyn train recipes/medisyn-xs.toml -o out/run --set dit.n_images=300_000
+
+    On two cores: torchrun --nproc-per-node 2 -m medisyn train recipes/medisyn-xs.toml -o out/run
+    """
+    from medisyn import recipe as recipes
+    from medisyn.training import stages as training
+    settings = recipes.read(recipe, changes or [])
+    if isinstance(settings, recipes.EyeRecipe):
+        return train_eye(settings, out, resume, stages, dry_run)
+    wanted = tuple(stages.split(",")) if stages else training.STAGES
+    for name in wanted:
+        if name not in training.STAGES:
+            raise typer.BadParameter(f"unknown stage {name!r}; the stages are {', '.join(training.STAGES)}", param_hint="--stages")
+    if dry_run:
+        return [print(line) for line in training.outlook(settings)] and None
+    if resume not in ("auto", "never"):
+        training.adopt(Path(resume), out)
+    made = training.run(settings, out, wanted, resume != "never")
+    if made is not None and training.rank() == 0:
+        tell(f"wrote {made}; next: medisyn generate \"chest X-ray\" -n 4 --model {made} -o out/first")
+
+
+def train_eye(settings: Any, out: Path, resume: str, stages: str | None, dry_run: bool) -> None:
+    """A recipe of kind "eye" has one stage, and is resumed where its folder stands."""
+    from medisyn.training import eye, run
+    if stages or resume not in ("auto", "never"):
+        raise typer.BadParameter("an eye is trained in one stage; --stages and --resume FOLDER are for generators")
+    if dry_run:
+        return [print(line) for line in eye.outlook(settings)] and None
+    made = eye.run(settings, out, resume != "never")
+    if made is not None and run.rank() == 0:
+        tell(f"wrote {made}; next: give it to `medisyn evaluate` as the extractor eye:{made}")
+
+
+@app.command()
+def card(model: Annotated[Path, typer.Argument(help="A model folder.")],
+         figures: Annotated[Path | None, typer.Option(help="A folder of tables (*.md) to include.")] = None) -> None:
+    """Write the model card and the licence of a model folder anew, with tables of figures where there are some.
+
+    Example: medisyn card out/medisyn-xs/model --figures docs/figures
+    """
+    from medisyn.release import card as cards
+    if not (model / "medisyn.json").is_file():
+        raise FileNotFoundError(f"{model} is not a MediSyn model: it should hold medisyn.json; train one with `medisyn train`")
+    tell(f"wrote {cards.write(model, figures)}")
