@@ -115,8 +115,12 @@ def planned(pixels: Pixels, settings: LatentSettings) -> list[tuple[int, int]]:
 
 @torch.no_grad()
 def encode(vae: Vae, pixels: Pixels, folder: Path, image_size: int, seed: int, settings: LatentSettings,
-           progress: Callable[[int, int], None] = lambda done, total: None) -> tuple[Latents, VaeConfig]:
-    """Encode all variants; returns them with the autoencoder's settings completed by the latents' scale."""
+           progress: Callable[[int, int], None] = lambda done, total: None,
+           keep_scale: bool = False) -> tuple[Latents, VaeConfig]:
+    """Encode all variants; returns them with the autoencoder's settings completed by the latents' scale.
+
+    keep_scale: the autoencoder has a scale already, which a denoiser has learnt with.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     plan = planned(pixels, settings)
@@ -144,6 +148,8 @@ def encode(vae: Vae, pixels: Pixels, folder: Path, image_size: int, seed: int, s
     rows = np.array([row for row, _ in plan], np.int64)
     train = np.array([pixels.records[row].split == "train" for row in rows])
     mean, std = scale_of(raw, train)
+    if keep_scale:
+        mean, std = np.array(vae.config.latent_mean, np.float32), np.array(vae.config.latent_std, np.float32)
     latent = normalised(raw, mean, std, folder / "latents.npy")
     types = np.array([pixels.records[row].image_type for row in rows])
     style, n_styles = cluster(latent, types, train, seed, settings)

@@ -42,6 +42,7 @@ class Recipe(BaseModel):
 
     image_size: int = Field(128, multiple_of=32)   # pixels a side; styles are told apart on 4 x 4 cells of the latent
     seed: int = 1
+    start: str | None = None                       # a model folder whose denoiser is trained further; None: from scratch
     threads: int | None = None                     # torch threads a process; None: torch's own choice
     device: str = "cpu"                            # "cpu", "cuda", or "auto": a GPU where there is one
     resident: bool = False                         # squares, latents and captions lie on the device; nothing is loaded at a step
@@ -63,4 +64,6 @@ class Recipe(BaseModel):
                                  "raise data.packed_side or lower it")
         if not self.resident and (self.dit.first_side or self.vae.features):
             raise ValueError("dit.first_side and vae.features need resident = true")
+        if self.start and (self.dit.first_side or self.resident):
+            raise ValueError("start goes on from a finished model; take dit.first_side and resident out of the recipe")
         return self

@@ -28,7 +28,20 @@ from medisyn.models.recogniser import Recogniser, RecogniserConfig
 from medisyn.models.text import TextConfig, TextEncoder
 from medisyn.models.vae import Vae, VaeConfig
 from medisyn.release import card as card_of_model
-from medisyn.training import adversary, autoencoder, batches, device, diffusion, latents, pnet, recogniser, resident, shards, text
+from medisyn.training import (
+    adversary,
+    autoencoder,
+    batches,
+    begin,
+    device,
+    diffusion,
+    latents,
+    pnet,
+    recogniser,
+    resident,
+    shards,
+    text,
+)
 from medisyn.training.batches import Pixels
 from medisyn.training.diffusion import Reader
 from medisyn.training.latents import Latents
@@ -50,6 +63,9 @@ def run(recipe: Recipe, folder: Path, stages: Sequence[str] = STAGES, resume: bo
         pixels = packed(recipe, folder, keep=resume or "latents" not in stages)
     wait()
     pixels = pixels if rank() == 0 else Pixels(folder / "pixels")
+    if recipe.start and rank() == 0:
+        take_over(recipe, folder)
+    wait()
     for name in STAGES:
         if name not in stages:
             continue
@@ -61,6 +77,21 @@ def run(recipe: Recipe, folder: Path, stages: Sequence[str] = STAGES, resume: bo
             return None
         wait()
     return folder / "model" if {"model", "guard"} & set(stages) else None
+
+
+def take_over(recipe: Recipe, folder: Path) -> None:
+    """Where the recipe starts from a model: what of it is kept stands in the run as if it had been trained there."""
+    model = begin.opened(recipe.start)
+    if model.card.image_size != recipe.image_size:
+        raise ValueError(f"{recipe.start} makes images of {model.card.image_size} pixels, the recipe says {recipe.image_size}; "
+                         "set image_size to the model's")
+    for name, network in begin.kept_of(model).items():
+        stage = Stage(folder, name)
+        if not stage.finished():
+            if name == "text":
+                begin.words(recipe.start, stage.folder)
+            keep(stage, network, network.config)
+            say(f"{name}: taken over from {recipe.start}")
 
 
 def outlook(recipe: Recipe) -> list[str]:
@@ -174,7 +205,7 @@ def do_latents(recipe: Recipe, folder: Path, stage: Stage, pixels: Pixels, resum
         array = squares_of(recipe, folder)
         if array is None:
             _, config = latents.encode(vae, pixels, stage.folder, recipe.image_size, recipe.seed, recipe.latents,
-                                       counter("latents"))
+                                       counter("latents"), keep_scale=recipe.start is not None)
         else:
             _, config = resident.encode(vae, pixels, array, stage.folder, recipe.image_size, recipe.dit.first_side, recipe.seed,
                                         recipe.latents, counter("latents"))
@@ -203,6 +234,10 @@ def do_dit(recipe: Recipe, folder: Path, stage: Stage, pixels: Pixels, resume: b
         start = first_stretch(recipe, folder, Stage(folder, "dit-first"), known, read, captions, resume)
         if start is None:
             return False
+    if recipe.start:
+        model = begin.opened(recipe.start)
+        settings = begin.shaped(settings, model)
+        start = None if resume and stage.checkpoints() else begin.denoiser(model, read, encoded, known, recipe.seed)
     feed = None if captions is None else resident.feed(encoded, known, captions, recipe.seed, settings, where)
     fitted = diffusion.fit(stage, encoded, known, read, recipe.seed, settings, lambda dit: preview(recipe, folder, pixels, dit),
                            resume, where, feed, cells, start=start)
