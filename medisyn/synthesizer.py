@@ -23,10 +23,10 @@ from PIL import Image
 from torch import Tensor
 
 from medisyn import flow, samplers
-from medisyn.data import facts, images, prompts, records, sheets, vocabulary
+from medisyn.data import completion, facts, images, prompts, records, sheets, vocabulary
 from medisyn.data.provenance import LOOKS, Drawn, Guarded, Provenance, Verdict
 from medisyn.data.records import Record
-from medisyn.data.understanding import SLOTS, Understanding, nearest_known
+from medisyn.data.understanding import Understanding, nearest_known
 from medisyn.models import checkpoint
 from medisyn.models.checkpoint import Model
 from medisyn.models.recogniser import doubt
@@ -34,7 +34,6 @@ from medisyn.models.text import to_pieces
 from medisyn.models.vae import gray
 
 SHIPPED = Path(__file__).parent / "weights" / "medisyn-xs"
-STYLES = 8  # the column of a support row that counts its style clusters
 DRAWS = 4   # images that are made of one seed at most, where the model's recogniser does not see in them what was asked for
 TRIES = 4   # images that are made of one seed before it is given up, where a guard blocks them
 Accept = Callable[[Sequence[np.ndarray], Sequence[str | None]], list[Verdict]]  # images (C, H, W) in [-1, 1], image types
@@ -183,32 +182,24 @@ class Synthesizer:
             raise ValueError(f"sampler {sampler!r} should be one of {', '.join(samplers.SAMPLERS)}")
         if not 0 <= seed < 2**63:
             raise ValueError(f"a seed should lie between 0 and 2^63, found {seed}")
-        return Provenance(plan.prompt, plan.read_as, seed, steps, float(guidance), sampler,
-                          self.draw_style(plan.understood, seed), self.model.digest, card.name, self.version)
+        read_as, style = self.completed(plan, seed)
+        return Provenance(plan.prompt, read_as, seed, steps, float(guidance), sampler, style, self.model.digest, card.name,
+                          self.version)
 
-    def draw_style(self, understood: Understanding, seed: int) -> int | None:
-        """A style cluster, by how often it occurs among the training images that show what was understood."""
-        counted: dict[int, int] = {}
-        for wanted in (understood, dataclasses.replace(understood, findings={}),
-                       Understanding(image_type=understood.image_type)):
-            for row in self.model.support:
-                if matches(wanted, row):
-                    for style, n in row[STYLES].items():
-                        counted[int(style)] = counted.get(int(style), 0) + n
-            if counted:
-                break
-        if not counted or understood.image_type is None:
-            return None
-        styles = sorted(counted)
-        weight = np.array([counted[s] for s in styles], float)
-        return styles[int(np.random.default_rng([seed, 1]).choice(len(styles), p=weight / weight.sum()))]
+    def completed(self, plan: Plan, seed: int) -> tuple[str, int | None]:
+        """The sentence that the network reads for a seed, what the prompt leaves open drawn by it, and the style cluster."""
+        found = completion.complete(plan.understood, self.model.support, seed)
+        if found.facts == plan.understood:
+            return plan.read_as, found.style
+        return prompts.canonical(record_of(found.facts, id="", file_name="")), found.style
 
     def another(self, plan: Plan, how: Provenance, why: str, k: int) -> Provenance:
         """The k-th new try of what `how` asks for; the 0-th is itself."""
         if k == 0:
             return how
         seed = another_seed(how.seed, why, k)
-        return dataclasses.replace(how, seed=seed, style=self.draw_style(plan.understood, seed))
+        read_as, style = self.completed(plan, seed)
+        return dataclasses.replace(how, seed=seed, read_as=read_as, style=style)
 
     def draw(self, plan: Plan, how: Provenance) -> Synthetic:
         """The image that `how` asks for; where the model's recogniser does not see in it what was asked for, it is drawn again.
@@ -307,18 +298,6 @@ def load(folder: Path | str | None = None, version: str = "") -> Synthesizer:
 def cores() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def matches(understood: Understanding, row: Sequence) -> bool:
-    """Whether the training images of a support row show everything that was understood of a prompt."""
-    if any(wanted not in (None, has) for wanted, has in
-           zip((getattr(understood, slot) for slot in SLOTS if slot != "anatomy"),
-               (has for slot, has in zip(SLOTS, row, strict=False) if slot != "anatomy"), strict=False)):
-        return False
-    default = vocabulary.IMAGE_TYPES[row[0]].default_anatomy
-    if understood.anatomy not in (None, row[1], default):
-        return False
-    return all(name in (row[5] if present else row[6]) for name, present in understood.findings.items())
 
 
 def name_of(how: Provenance) -> str:

@@ -170,6 +170,25 @@ def test_torchmetrics_finds_the_same():
     assert float(theirs) == pytest.approx(diversity.ms_ssim(one, two), abs=0.05)   # theirs counts a mirrored border
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_monai_finds_the_same():
+    pytest.importorskip("monai", reason="monai is not installed")
+    import torch
+    from monai.metrics import MultiScaleSSIMMetric
+    from monai.metrics.fid import get_fid_score
+    from monai.metrics.mmd import compute_mmd
+    x, y = cloud(120, 16, 1).astype(np.float64), cloud(120, 16, 2, 0.4).astype(np.float64)
+    a, b = torch.from_numpy(x), torch.from_numpy(y)
+    assert float(get_fid_score(b, a)) == pytest.approx(distances.frechet_distance(x, y), rel=1e-4)
+    theirs = float(compute_mmd(a[..., None, None], b[..., None, None], None))   # its kernel is the inner product
+    assert theirs == pytest.approx(distances.mmd(x, y, lambda p, q: p @ q.T)[0], rel=1e-6)
+    rng = np.random.default_rng(0)
+    one, two = (np.asarray(phantoms.chest(rng, sick).resize((128, 128)), float) for sick in (True, False))
+    metric = MultiScaleSSIMMetric(spatial_dims=2, data_range=255.0, weights=tuple(diversity.SCALES))
+    found = metric(*(torch.from_numpy(image)[None, None] for image in (one, two)))
+    assert float(found) == pytest.approx(diversity.ms_ssim(one, two), abs=1e-6)
+
+
 def test_the_regression_is_that_of_scikit_learn():
     linear = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is not installed")
     x, truth = np.concatenate((cloud(60, 5, 1), cloud(40, 5, 2, 0.5))).astype(float), np.repeat([0.0, 1.0], [60, 40])

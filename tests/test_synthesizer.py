@@ -8,7 +8,6 @@ from PIL import Image
 
 from medisyn import synthesizer
 from medisyn.data import images, records
-from medisyn.data.understanding import Understanding
 
 PROMPT = "chest X-ray with pneumonia"
 
@@ -173,19 +172,19 @@ def test_a_setting_out_of_range_is_refused_in_a_sentence(maker, change, said):
         maker.generate(PROMPT, **change)
 
 
-def test_styles_are_drawn_as_often_as_they_occur(maker):
-    support = [["chest_xray", "chest", None, None, None, ["pneumonia"], [], 4, {"0": 3, "1": 1}],
-               ["chest_xray", "chest", None, None, None, [], ["pneumonia"], 4, {"2": 4}],
-               ["dermoscopy", "skin", None, None, None, [], [], 9, {"3": 9}]]
+def test_what_a_prompt_leaves_open_is_drawn_by_the_seed_and_read_but_is_no_label(maker):
+    support = [["chest_xray", "chest", "posteroanterior", None, None, ["pneumonia"], [], 3, {"0": 3}],
+               ["chest_xray", "chest", "anteroposterior", None, None, ["pneumonia"], [], 1, {"1": 1}]]
     other = synthesizer.Synthesizer(dataclasses.replace(maker.model, support=support), "0")
-    sick = Understanding("chest_xray", findings={"pneumonia": True})
-    drawn = [other.draw_style(sick, seed) for seed in range(400)]
-    assert set(drawn) == {0, 1}
-    assert drawn.count(0) / 400 == pytest.approx(0.75, abs=0.07)
-    assert {other.draw_style(Understanding("chest_xray", findings={"pneumonia": False}), seed) for seed in range(9)} == {2}
-    unseen = Understanding("chest_xray", findings={"cardiomegaly": True})
-    assert {other.draw_style(unseen, seed) for seed in range(60)} == {0, 1, 2}
-    assert other.draw_style(Understanding(), 0) is None
+    plan = other.plan("pneumonia on a chest X-ray")
+    how = [other.settings(plan, seed) for seed in range(40)]
+    assert {(h.read_as, h.style) for h in how} == {("Chest X-ray, posteroanterior view, pneumonia.", 0),
+                                                   ("Chest X-ray, anteroposterior view, pneumonia.", 1)}
+    assert how == [other.settings(plan, seed) for seed in range(40)]
+    made = other.generate(plan.prompt, seed=3)[0].record
+    assert made.view is None
+    assert made.text == plan.prompt
+    assert made.provenance.read_as == how[3].read_as
 
 
 def test_an_overview_shows_a_row_a_prompt(maker, tmp_path):

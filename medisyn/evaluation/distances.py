@@ -10,6 +10,7 @@ import numpy as np
 import scipy.linalg
 
 BLOCK = 1024          # rows of a kernel matrix that exist at a time
+ROWS = 256            # of features in float64 at a time
 EXACT = 4000          # images up to which a kernel distance compares all pairs
 SCALE = 1000.0        # of CMMD, as its authors print it
 SIGMA = 10.0          # of CMMD's kernel, as its authors chose it
@@ -22,29 +23,35 @@ def moments(x: np.ndarray, counts: np.ndarray | None = None) -> tuple[np.ndarray
     w = np.ones(len(x)) if counts is None else np.asarray(counts, np.float64)
     total, shift = w.sum(), np.asarray(x[0], np.float64)        # moved near the mean: differences of squares lose digits
     mean, square = np.zeros(x.shape[1]), np.zeros((x.shape[1], x.shape[1]))
-    for start in range(0, len(x), BLOCK):
-        part = np.asarray(x[start:start + BLOCK], np.float64) - shift
-        weighted = part * w[start:start + BLOCK, None]
+    for start in range(0, len(x), ROWS):
+        part = np.asarray(x[start:start + ROWS], np.float64) - shift
+        weighted = part if counts is None else part * w[start:start + ROWS, None]
         mean += weighted.sum(0)
         square += weighted.T @ part
     mean /= total
-    return mean + shift, (square - total * np.outer(mean, mean)) / (total - 1)
+    square -= np.outer(total * mean, mean)
+    square /= total - 1
+    return mean + shift, square
 
 
-def frechet(real: tuple[np.ndarray, np.ndarray], synthetic: tuple[np.ndarray, np.ndarray]) -> float:
+def frechet(real: tuple[np.ndarray, np.ndarray], synthetic: tuple[np.ndarray, np.ndarray], spend: bool = False) -> float:
     """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) of two (mean, covariance). Dowson and Landau 1982, eq. 16.
 
     (C1 C2)^(1/2) has the trace of (L' C2 L)^(1/2) where C1 = L L': symmetric, so its eigenvalues are real and
-    cheap, and no matrix root is taken.
+    cheap, and no matrix root is taken. spend: the second covariance may be overwritten, which saves memory.
     """
     (m1, c1), (m2, c2) = real, synthetic
+    traces = np.trace(c1) + np.trace(c2)
     try:
         root = scipy.linalg.cholesky(c1, lower=True, check_finite=False)
+        inner = scipy.linalg.blas.dtrmm(1.0, root, c2.T, lower=1, trans_a=1, overwrite_b=spend)      # c2 is its own transpose
+        inner = scipy.linalg.blas.dtrmm(1.0, root, inner, side=1, lower=1, overwrite_b=True)
     except scipy.linalg.LinAlgError:                            # fewer images than features
         values, vectors = scipy.linalg.eigh(c1, check_finite=False)
         root = vectors * np.sqrt(values.clip(0))
-    values = scipy.linalg.eigvalsh(root.T @ c2 @ root, check_finite=False)
-    return float(max(0.0, np.square(m1 - m2).sum() + np.trace(c1) + np.trace(c2) - 2 * np.sqrt(values.clip(0)).sum()))
+        inner = root.T @ c2 @ root
+    values = scipy.linalg.eigvalsh(inner, check_finite=False, overwrite_a=True)
+    return float(max(0.0, np.square(m1 - m2).sum() + traces - 2 * np.sqrt(values.clip(0)).sum()))
 
 
 def frechet_of_few(x: np.ndarray, y: np.ndarray, x_counts: np.ndarray | None, y_counts: np.ndarray | None) -> float:
@@ -73,7 +80,7 @@ def frechet_distance(real: np.ndarray, synthetic: np.ndarray, real_counts: np.nd
         raise ValueError(f"a Frechet distance needs 2 images a side, found {len(real)} and {len(synthetic)}")
     if min(len(real), len(synthetic)) <= real.shape[1]:
         return frechet_of_few(real, synthetic, real_counts, synthetic_counts)
-    return frechet(moments(real, real_counts), moments(synthetic, synthetic_counts))
+    return frechet(moments(real, real_counts), moments(synthetic, synthetic_counts), spend=True)
 
 
 def cubic(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from medisyn import flow
 from medisyn.data import prompts
+from medisyn.data.completion import STYLES
 from medisyn.data.records import Record
 from medisyn.models import checkpoint
 from medisyn.models.checkpoint import Model
@@ -21,9 +22,8 @@ from medisyn.models.dit import Dit
 from medisyn.training.diffusion import DitSettings, Reader
 from medisyn.training.latents import Latents
 
-STYLES = 8        # the column of a support row that counts its style clusters
-EXAMPLES = 6      # images that a cluster is tried on
-TIMES = (0.3, 0.6)
+EXAMPLES = 4      # images that a cluster is tried on
+TIMES = (0.5,)
 
 
 def kept_of(model: Model) -> dict[str, torch.nn.Module]:

@@ -1,0 +1,58 @@
+"""What a prompt leaves open is drawn from the training images that show what it asks for."""
+
+import pytest
+
+from medisyn.data.completion import complete
+from medisyn.data.understanding import Understanding
+
+SUPPORT = [
+    ["chest_xray", "chest", "posteroanterior", None, None, ["bacterial_pneumonia", "pneumonia"], ["normal"], 6, {"0": 3, "1": 3}],
+    ["chest_xray", "chest", "posteroanterior", None, None, ["normal"], ["pneumonia"], 2, {"2": 2}],
+    ["chest_xray", "chest", "anteroposterior", None, None, ["pneumonia"], ["normal"], 2, {"1": 2}],
+    ["dermoscopy", "skin", None, None, None, [], [], 9, {"3": 9}],
+]
+SICK = Understanding("chest_xray", findings={"pneumonia": True})
+
+
+def drawn(understood: Understanding, n: int = 400) -> list:
+    return [complete(understood, SUPPORT, seed) for seed in range(n)]
+
+
+def test_the_rest_is_drawn_as_often_as_it_goes_with_what_was_asked_for():
+    views = [c.facts.view for c in drawn(SICK)]
+    assert views.count("posteroanterior") / 400 == pytest.approx(0.75, abs=0.07)
+    assert set(views) == {"posteroanterior", "anteroposterior"}
+
+
+def test_a_style_occurs_in_the_combination_that_was_drawn():
+    found = {(c.facts.view, c.style) for c in drawn(SICK)}
+    assert found == {("posteroanterior", 0), ("posteroanterior", 1), ("anteroposterior", 1)}
+
+
+def test_what_goes_with_a_combination_is_added_and_what_was_asked_for_stays():
+    found = {(c.facts.view, tuple(sorted(c.facts.findings.items()))) for c in drawn(SICK)}
+    assert found == {("posteroanterior", (("bacterial_pneumonia", True), ("pneumonia", True))),
+                     ("anteroposterior", (("pneumonia", True),))}
+    asked = Understanding("chest_xray", view="anteroposterior", findings={"pneumonia": True})
+    assert {c.facts.view for c in drawn(asked, 30)} == {"anteroposterior"}
+
+
+def test_absent_findings_are_never_added():
+    assert all(all(c.facts.findings.values()) for c in drawn(Understanding("chest_xray")))
+
+
+def test_an_unseen_combination_gets_no_finding_that_nobody_asked_for():
+    unseen = Understanding("chest_xray", findings={"cardiomegaly": True})
+    assert all(c.facts.findings == {"cardiomegaly": True} and c.facts.view for c in drawn(unseen, 60))
+    assert {c.style for c in drawn(unseen, 200)} == {0, 1, 2}
+
+
+def test_an_image_type_that_nobody_understood_or_trained_is_left_as_it_is():
+    assert complete(Understanding(), SUPPORT, 0).facts == Understanding()
+    other = Understanding("oct", anatomy="macula")
+    assert complete(other, SUPPORT, 0).facts == other
+    assert complete(other, SUPPORT, 0).style is None
+
+
+def test_a_seed_draws_the_same_again():
+    assert drawn(SICK, 20) == drawn(SICK, 20)
