@@ -94,6 +94,38 @@ def test_doubt_is_the_logarithm_of_what_it_believes():
     assert doubt(Fake((-3.0, 2.0)), image, "mri", {"glioma": True}) == (True, 0.0)
 
 
+def test_an_image_type_must_be_recognised_surely():
+    image = torch.zeros(3, 32, 32)
+    assert not doubt(Fake((2.0, 0.0)), image, "chest_xray", {})[0]  # 0.88
+    assert doubt(Fake((2.3, 0.0)), image, "chest_xray", {})[0]      # 0.91
+
+
+def test_a_finding_is_told_at_the_limit_of_its_own(monkeypatch):
+    image, fake = torch.zeros(3, 32, 32), Fake((3.0, -1.0))
+    assert not doubt(fake, image, "chest_xray", {"pneumonia": True})[0]
+    fake.config = dataclasses.replace(CONFIG, limits=(-2.0,))
+    assert doubt(fake, image, "chest_xray", {"pneumonia": True})[0]
+    assert not doubt(fake, image, "chest_xray", {"pneumonia": False})[0]
+
+
+def test_the_best_limit_lies_between_two_kinds_of_images():
+    present = np.repeat([False, True], 50)
+    logits = np.concatenate([np.linspace(-4, -3, 50), np.linspace(-2, -1, 50)])
+    assert recogniser.best_limit(logits, present) == pytest.approx(-2.5)
+    assert recogniser.best_limit(logits[:59], present[:59]) == 0.0  # nine images show it: too few to say
+
+
+def test_limits_come_from_held_out_images(tmp_path):
+    pixels = batches.pack([phantoms.collection(tmp_path / "c", n=60)], tmp_path / "pixels", 36)
+    torch.manual_seed(0)
+    network = Recogniser(CONFIG).eval()
+    rows = np.arange(len(pixels.records))
+    before = recogniser.accuracy(network, pixels, rows, 32)["held_out_findings"]
+    network = recogniser.calibrated(network, pixels, rows)
+    assert len(network.config.limits) == 1 and network.config.limits[0] != 0
+    assert recogniser.accuracy(network, pixels, rows, 32)["held_out_findings"] > max(before, 0.5)
+
+
 def test_what_is_recognised_at_once_is_what_would_have_been_made(maker):
     plain, (looked,) = maker.generate(PROMPT, seed=3)[0], looking(maker, (5.0, 5.0)).generate(PROMPT, seed=3)
     assert np.array_equal(looked.image, plain.image)

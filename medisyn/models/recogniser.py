@@ -3,6 +3,7 @@
 It was trained beside the denoiser, on the same images: it helps to choose among images and must never judge them.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from medisyn.models.layers import ConvBlock, Down
 
+SURE = 0.9  # probability of the image type from which it counts as recognised: below, other networks see other types
 
 @dataclass(frozen=True)
 class RecogniserConfig:
@@ -18,6 +20,7 @@ class RecogniserConfig:
     findings: tuple[str, ...] = ()       # "image_type/finding", of those seen both present and absent
     side: int = 64                       # pixels at which it looks
     widths: tuple[int, int, int] = (32, 64, 128)
+    limits: tuple[float, ...] = ()       # the logit from which each finding counts as seen, by held-out images; (): 0
 
 
 class Recogniser(nn.Module):
@@ -40,7 +43,7 @@ class Recogniser(nn.Module):
 
 
 def doubt(recogniser: Recogniser, image: Tensor, image_type: str, findings: dict[str, bool]) -> tuple[bool, float]:
-    """Whether an image (3, H, W) is taken for its type and each finding for what it should be; -log of their probabilities.
+    """Whether an image (3, H, W) is surely of its type and each finding is what it should be; -log of their probabilities.
 
     Findings that the recogniser never learnt for this image type, and an unknown type, say nothing.
     """
@@ -50,10 +53,13 @@ def doubt(recogniser: Recogniser, image: Tensor, image_type: str, findings: dict
     with torch.no_grad():
         types, states = recogniser(image[None])
     kind = config.image_types.index(image_type)
-    right, total = int(types[0].argmax()) == kind, -float(types[0].log_softmax(0)[kind])
+    total = -float(types[0].log_softmax(0)[kind])
+    right = total <= -math.log(SURE)
     for name, present in findings.items():
         if f"{image_type}/{name}" in config.findings:
-            logit = float(states[0, config.findings.index(f"{image_type}/{name}")]) * (1 if present else -1)
+            column = config.findings.index(f"{image_type}/{name}")
+            limit = config.limits[column] if config.limits else 0.0
+            logit = (float(states[0, column]) - limit) * (1 if present else -1)
             right &= logit > 0
             total -= float(F.logsigmoid(torch.tensor(logit)))
     return right, total

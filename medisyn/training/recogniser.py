@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ from medisyn.training.batches import Pixels
 from medisyn.training.ema import Ema
 from medisyn.training.run import Plan, Stage, Trainee, average_gradients, learning_rate, my_share, train
 
-SEEN = 20  # training images that must show a finding, and as many that must lack it
+SEEN = 20    # training images that must show a finding, and as many that must lack it
+ENOUGH = 10  # held-out images of each kind for a limit
 
 
 class RecogniserSettings(BaseModel):
@@ -131,18 +133,52 @@ def fit(stage: Stage, pixels: Pixels, seed: int, settings: RecogniserSettings,
     return ema.network if train(stage, plan, trainee, resume) else None
 
 
+def best_limit(logits: np.ndarray, present: np.ndarray) -> float:
+    """The logit between the two kinds of images that tells them apart best: the middle of the best balanced accuracies.
+
+    logits float (N,), present bool (N,). 0 where either kind has fewer than ENOUGH images.
+    """
+    if min(present.sum(), (~present).sum()) < ENOUGH:
+        return 0.0
+    tried = np.unique(logits)
+    tried = np.concatenate([[tried[0] - 1], (tried[1:] + tried[:-1]) / 2, [tried[-1] + 1]])
+    balanced = np.array([((logits[present] > t).mean() + (logits[~present] <= t).mean()) / 2 for t in tried])
+    return float(np.median(tried[balanced >= balanced.max() - 0.01]))
+
+
+@torch.no_grad()
+def calibrated(network: Recogniser, pixels: Pixels, rows: np.ndarray) -> Recogniser:
+    """The same network, with the limits that tell each finding apart best on held-out images."""
+    rows = np.array([r for r in rows if pixels.records[r].image_type in network.config.image_types], np.int64)
+    if not len(rows) or not network.config.findings:
+        return network
+    states = truth([pixels.records[r] for r in rows], network.config)[1].numpy()
+    logits = np.concatenate([network(squares(pixels, rows[k:k + 64], network.config.side))[1].numpy()
+                             for k in range(0, len(rows), 64)])
+    limits = [best_limit(logits[known, k], states[known, k] == 1)
+              for k, known in enumerate(np.isfinite(states).T)]
+    network.config = replace(network.config, limits=tuple(round(limit, 3) for limit in limits))
+    return network
+
+
+def squares(pixels: Pixels, rows: np.ndarray, side: int) -> Tensor:
+    """Packed images as the network sees them: (N, 3, side, side)."""
+    return to_tensor(np.stack([np.asarray(Image.fromarray(pixels.array[r]).resize((side, side), Image.Resampling.LANCZOS))
+                               for r in rows]))
+
+
 @torch.no_grad()
 def accuracy(network: Recogniser, pixels: Pixels, rows: np.ndarray, side: int) -> dict[str, float]:
     """Shares of held-out images whose type, and of known findings whose state, is recognised."""
     if not len(rows):
         return {}
     right, known, correct = 0, 0, 0
+    limits = torch.tensor(network.config.limits or [0.0] * len(network.config.findings))
     for start in range(0, len(rows), 64):
         part = rows[start:start + 64]
-        squares = [np.asarray(Image.fromarray(pixels.array[r]).resize((side, side), Image.Resampling.LANCZOS)) for r in part]
         kinds, states = truth([pixels.records[r] for r in part], network.config)
-        types, findings = network(to_tensor(np.stack(squares)))
+        types, findings = network(squares(pixels, part, side))
         right += int((types.argmax(1) == kinds).sum())
         known += int(torch.isfinite(states).sum())
-        correct += int(((findings > 0).float() == states).sum())
+        correct += int(((findings > limits).float() == states).sum())
     return {"held_out_types": right / len(rows)} | ({"held_out_findings": correct / known} if known else {})

@@ -64,7 +64,7 @@ def run(recipe: Recipe, folder: Path, stages: Sequence[str] = STAGES, resume: bo
     wait()
     pixels = pixels if rank() == 0 else Pixels(folder / "pixels")
     if recipe.start and rank() == 0:
-        take_over(recipe, folder)
+        take_over(recipe, folder, pixels)
     wait()
     for name in STAGES:
         if name not in stages:
@@ -79,7 +79,7 @@ def run(recipe: Recipe, folder: Path, stages: Sequence[str] = STAGES, resume: bo
     return folder / "model" if {"model", "guard"} & set(stages) else None
 
 
-def take_over(recipe: Recipe, folder: Path) -> None:
+def take_over(recipe: Recipe, folder: Path, pixels: Pixels) -> None:
     """Where the recipe starts from a model: what of it is kept stands in the run as if it had been trained there."""
     model = begin.opened(recipe.start)
     if model.card.image_size != recipe.image_size:
@@ -90,6 +90,8 @@ def take_over(recipe: Recipe, folder: Path) -> None:
         if not stage.finished():
             if name == "text":
                 begin.words(recipe.start, stage.folder)
+            if name == "recogniser":
+                network = recogniser.calibrated(network, pixels, pixels.of_split("val"))
             keep(stage, network, network.config)
             say(f"{name}: taken over from {recipe.start}")
 
@@ -283,6 +285,7 @@ def do_recogniser(recipe: Recipe, folder: Path, stage: Stage, pixels: Pixels, re
         network = recogniser.fit(stage, pixels, recipe.seed, recipe.recogniser, resume)
         if network is None:
             return False
+        network = recogniser.calibrated(network, pixels, pixels.of_split("val"))
         keep(stage, network, network.config)
     return True
 

@@ -1,0 +1,72 @@
+"""A run that begins from a model keeps its words and its autoencoder, and trains its denoiser further."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from medisyn import recipe
+from medisyn.models import checkpoint
+from medisyn.training import begin, latents, stages
+from medisyn.training.batches import Pixels
+
+
+@pytest.fixture(scope="module")
+def further(phantom_recipe, phantom_run, tmp_path_factory):
+    """(recipe, run folder) of a run that went on from the model of another one."""
+    folder = tmp_path_factory.mktemp("further")
+    settings = recipe.read(phantom_recipe, [f"start={json.dumps(str(phantom_run / 'model'))}", "dit.n_images=32",
+                                            "dit.learning_rate=0.0", "dit.matrix_learning_rate=0.0"])
+    assert stages.run(settings, folder) == folder / "model"
+    return settings, folder
+
+
+def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    theirs = b.state_dict()
+    return all(torch.equal(value, theirs[name]) for name, value in a.state_dict().items())
+
+
+def test_words_and_autoencoder_are_the_model_s(further, phantom_run):
+    before, after = (checkpoint.load(folder / "model") for folder in (phantom_run, further[1]))
+    assert same(before.text, after.text) and same(before.vae, after.vae)
+    assert before.vae.config == after.vae.config
+    assert before.tokenizer.to_str() == after.tokenizer.to_str()
+
+
+def test_nothing_but_the_denoiser_was_trained(further):
+    logs = {path.parent.name for path in further[1].glob("*/log.jsonl")}
+    assert logs == {"dit"}
+
+
+def test_without_learning_the_denoiser_is_the_model_s_but_for_its_style_clusters(further, phantom_run):
+    before, after = (checkpoint.load(folder / "model").dit.state_dict() for folder in (phantom_run, further[1]))
+    assert all(torch.equal(before[name], value) for name, value in after.items() if name != "style.weight")
+    assert torch.equal(before["style.weight"][-1], after["style.weight"][-1])
+
+
+def test_each_new_cluster_begins_as_one_of_its_image_type_s(further, phantom_run):
+    model, folder = checkpoint.load(phantom_run / "model"), further[1]
+    encoded, known = latents.load(folder / "latents"), Pixels(folder / "pixels").records
+    state = begin.denoiser(model, stages.reader(folder), encoded, known, 1)
+    per_type = begin.styles_by_type(model.support)
+    for style in range(encoded.n_styles):
+        kind = known[encoded.row[np.flatnonzero(encoded.style == style)[0]]].image_type
+        assert any(torch.equal(state["style.weight"][style], model.dit.style.weight[old]) for old in per_type[kind])
+
+
+def test_a_cluster_of_an_image_type_that_the_model_never_saw_begins_as_none(further, phantom_run):
+    model, folder = checkpoint.load(phantom_run / "model"), further[1]
+    known = [dataclasses.replace(r, image_type="oct") for r in Pixels(folder / "pixels").records]
+    state = begin.denoiser(model, stages.reader(folder), latents.load(folder / "latents"), known, 1)
+    assert all(torch.equal(row, model.dit.style.weight[-1]) for row in state["style.weight"])
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ("image_size=64", "the recipe says 64; set image_size to the model's"),
+    ('start="nowhere"', "nowhere is not a MediSyn model")])
+def test_a_start_that_does_not_fit_is_told_in_a_sentence(phantom_recipe, phantom_run, tmp_path, change, said):
+    changes = [f"start={json.dumps(str(phantom_run / 'model'))}", "data.packed_side=72", change]
+    with pytest.raises((ValueError, FileNotFoundError), match=said):
+        stages.run(recipe.read(phantom_recipe, changes), tmp_path / "run")
