@@ -52,24 +52,33 @@ def test_a_meter_is_read_around_the_work(tmp_path):
     meter = tmp_path / "energy_uj"
     meter.write_text("5000000")
 
-    def make() -> int:
-        meter.write_text("12000000")
-        time.sleep(0.02)
-        return 4
-
-    timing = cost.timed(make, meter)
+    stop = cost.clock(meter)
+    meter.write_text("12000000")
+    time.sleep(0.02)
+    timing = stop(4)
     assert timing.joules == pytest.approx(7.0)
     assert timing.seconds >= 0.02
     rows = {r.name: r for r in cost.made(timing)}
     assert rows["generate_energy_wh_per_image"].value == pytest.approx(7 / 4 / 3600)
-    assert cost.timed(lambda: 1, tmp_path / "none").joules is None
+    assert cost.clock(tmp_path / "none")(1).joules is None
     meter.write_text("9000000")
+    stop = cost.clock(meter)
+    meter.write_text("1")  # it has wrapped around
+    assert stop(1).joules is None
 
-    def wraps() -> int:
-        meter.write_text("1")
-        return 1
 
-    assert cost.timed(wraps, meter).joules is None
+def test_what_images_took_is_noted_beside_them_and_summed(tmp_path):
+    assert cost.noted(tmp_path) is None
+    cost.note(tmp_path, cost.Timing(0, 5.0))
+    assert cost.noted(tmp_path) is None
+    cost.note(tmp_path, cost.Timing(4, 2.0, 7.0))
+    cost.note(tmp_path, cost.Timing(2, 4.0, 1.0))
+    assert cost.noted(tmp_path) == cost.Timing(6, 6.0, 8.0)
+    with (tmp_path / cost.TIMING).open("a") as lines:
+        lines.write('{"n_images": 9, "sec')  # cut short by a kill
+    assert cost.noted(tmp_path) == cost.Timing(6, 6.0, 8.0)
+    cost.note(tmp_path, cost.Timing(1, 1.0, 1.0))
+    assert cost.noted(tmp_path) == cost.Timing(7, 7.0, 9.0)
 
 
 def test_what_is_no_run_is_said(tmp_path):

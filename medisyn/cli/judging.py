@@ -1,5 +1,6 @@
 """Verbs of judging: collections become reports, classifiers, and chosen sets."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,7 +19,7 @@ def evaluate(real: Annotated[str, typer.Option(help="What the maker was trained 
              task: Annotated[list[str] | None, typer.Option(help="A task of utility; left out: one an image type.")] = None,
              n: Annotated[int, typer.Option("-n", help="Real images of utility's arm `real n`.")] = 200,
              seeds: Annotated[int, typer.Option(help="Classifiers an arm of utility.")] = 5,
-             seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
+             run: Annotated[Path | None, typer.Option(help="The maker's training folder, for what it cost.")] = None,
              no_real_images: Annotated[bool, typer.Option("--no-real-images", help="Show no patient's image.")] = False,
              as_json: Json = False) -> None:
     """Judge a synthetic set: report.html and report.json, each figure with interval, n and real-against-real floor.
@@ -37,8 +38,8 @@ def evaluate(real: Annotated[str, typer.Option(help="What the maker was trained 
             raise typer.BadParameter(f"expected parts of {', '.join(protocol.PARTS)}; found {name!r}", param_hint="--only")
     found = sets.open_sets(real, unseen, synthetic, ticker("reading"))
     ticks: dict[str, Any] = {}
-    asked = protocol.Asked(found, out, tuple(extractors.load(name) for name in features.split(",")), seed, tuple(task or ()), n,
-                           seeds, not no_real_images, lambda part, k, of: ticks.setdefault(part, ticker(part))(k, of))
+    asked = protocol.Asked(found, out, tuple(extractors.load(name) for name in features.split(",")), 0, tuple(task or ()), n,
+                           seeds, run, not no_real_images, lambda part, k, of: ticks.setdefault(part, ticker(part))(k, of))
     out.mkdir(parents=True, exist_ok=True)
     parts = protocol.judge(asked, names, tell)
     where = {"train": real, "unseen": unseen, "synthetic": synthetic}

@@ -32,6 +32,7 @@ def generate(prompt: Annotated[str | None, typer.Argument(help="A clinical sente
 
     import medisyn
     from medisyn import synthesizer
+    from medisyn.evaluation import cost
     asked = [(prompt, n, seed)] if prompt is not None else synthesizer.read_prompts(prompts_file, n, seed)
     if guard not in (None, "block", "flag", "off"):
         raise typer.BadParameter(f"expected block, flag or off, found {guard!r}", param_hint="--guard")
@@ -40,6 +41,8 @@ def generate(prompt: Annotated[str | None, typer.Argument(help="A clinical sente
     plans = announce(maker, [p for p, _, _ in asked], strict)
     total, rows, refused = sum(count for _, count, _ in asked), [], []
     tick = ticker("generate")
+    there = {path.stem for path in (out / "images").glob("*.png")}
+    stop = cost.clock()
     making = synthesizer.make_all(maker, plans, asked, out, steps, guidance, accept, guard == "block", index)
     for made in synthesizer.write(making, out):
         if isinstance(made, synthesizer.Refused):
@@ -51,6 +54,7 @@ def generate(prompt: Annotated[str | None, typer.Argument(help="A clinical sente
                          "findings": made.record.findings, "seed": made.record.provenance.seed,
                          "guard": dataclasses.asdict(said) if said else None})
         tick(len(rows) + len(refused), total)
+    cost.note(out, stop(sum(Path(row["file"]).stem not in there for row in rows)))
     if refused and not rows:
         raise RuntimeError(f"all {len(refused)} images were refused by the guard; try other seeds or a lower guidance")
     overview = synthesizer.contact_sheet(out, sheet, f"{maker.model.card.name}: synthetic images")

@@ -4,17 +4,19 @@ Read from what runs leave behind (log.jsonl: n_images and images_per_second), so
 asked for. Energy is a figure only where a meter was read; it is never guessed from hours.
 """
 
+import contextlib
 import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from medisyn.estimates import Estimate, absent, bootstrap
 
+TIMING = "timing.jsonl"   # in a synthetic collection: a line a call of `medisyn generate`
 METER = Path("/sys/class/powercap/intel-rapl:0/energy_uj")   # microjoules of the processor, where its kernel shows them
 NO_METER = "no energy meter could be read on this machine, and energy is not guessed"
 
@@ -79,13 +81,33 @@ def read(run: Path) -> list[Stage]:
     return found
 
 
-def timed(make: Callable[[], int], meter: Path = METER) -> Timing:
-    """Time a function that makes images and says how many; with the meter where it can be read."""
+def clock(meter: Path = METER) -> Callable[[int], Timing]:
+    """Starts now; called with the number of images made since, it says what they took."""
     joules, start = joules_now(meter), time.perf_counter()
-    n = make()
-    seconds, after = time.perf_counter() - start, joules_now(meter)
-    spent = None if joules is None or after is None or after < joules else after - joules  # it wraps around
-    return Timing(n, seconds, spent)
+
+    def stop(n_images: int) -> Timing:
+        seconds, after = time.perf_counter() - start, joules_now(meter)
+        spent = None if joules is None or after is None or after < joules else after - joules  # it wraps around
+        return Timing(n_images, seconds, spent)
+    return stop
+
+
+def note(folder: Path, timing: Timing) -> None:
+    """Add a line to the collection's timing.jsonl; nothing where no image was made."""
+    if timing.n_images:
+        with (Path(folder) / TIMING).open("a", encoding="utf-8") as lines:
+            lines.write(f"\n{json.dumps(asdict(timing))}\n")  # the first ends a line that a kill cut short
+
+
+def noted(folder: Path) -> Timing | None:
+    """All that the collection's timing.jsonl tells, summed; None where there is none."""
+    path, found = Path(folder) / TIMING, []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        with contextlib.suppress(json.JSONDecodeError, TypeError):
+            found.append(Timing(**json.loads(line)))
+    joules = [t.joules for t in found]
+    return Timing(sum(t.n_images for t in found), sum(t.seconds for t in found),
+                  None if None in joules else sum(joules)) if found else None
 
 
 def joules_now(meter: Path) -> float | None:

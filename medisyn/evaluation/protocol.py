@@ -54,6 +54,7 @@ class Asked:
     tasks: tuple[str, ...] = ()        # of utility; () chooses one an image type
     n: int = 200                       # real images of the arm "real n"
     seeds: int = 5
+    run: Path | None = None            # the folder of the maker's training, for what it cost
     show_real: bool = True             # False: no picture of a patient's image is drawn
     progress: Progress = lambda part, done, total: None
 
@@ -125,7 +126,9 @@ def judge_utility(asked: Asked) -> Part:
 
 def judge_cost(asked: Asked) -> Part:
     from medisyn.evaluation import cost
-    return Part("cost", tuple(cost.measure(asked.sets)))
+    folders = [folder for path in asked.sets.synthetic.paths[:1] for folder in path.parents[:2]]
+    timing = next((found for folder in folders if (found := cost.noted(folder))), None)
+    return Part("cost", tuple(cost.measure(run=asked.run, generation=timing)))
 
 
 PARTS: dict[str, Callable[[Asked], Part]] = {
@@ -146,7 +149,7 @@ def judge(asked: Asked, only: Sequence[str] = (), message: Callable[[str], None]
         if only and name not in only:
             continue
         file = asked.cache / f"{name}.json"
-        part = held(file, key)
+        part = held(file, key) if name != "cost" else None  # it is read from logs, which no image tells of
         if part is None:
             message(f"{name}: started")
             try:
