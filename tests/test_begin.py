@@ -35,6 +35,17 @@ def test_words_and_autoencoder_are_the_model_s(further, phantom_run):
     assert before.tokenizer.to_str() == after.tokenizer.to_str()
 
 
+def test_the_card_counts_all_images_that_it_learned_from(further, phantom_run):
+    before, after = (checkpoint.load(folder / "model").card.n_images for folder in (phantom_run, further[1]))
+    assert after == before + 32
+
+
+def test_an_outlook_says_what_is_taken_over(further):
+    first, second = stages.outlook(further[0])
+    assert "taken over from" in first
+    assert second.startswith("dit")
+
+
 def test_nothing_but_the_denoiser_was_trained(further):
     logs = {path.parent.name for path in further[1].glob("*/log.jsonl")}
     assert logs == {"dit"}

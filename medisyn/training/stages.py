@@ -115,8 +115,10 @@ def outlook(recipe: Recipe) -> list[str]:
         "vae": (vae, lambda: vae.decode_raw(vae.moments(crop)[0]), recipe.vae.batch, recipe.vae.n_images),
         "dit": (dit, lambda: dit(latent, torch.rand(8), tokens, pooled), 8, d.n_images),
     }
-    lines = []
+    lines = [f"words and autoencoder are taken over from {recipe.start}"] if recipe.start else []
     for name, (network, forward, n, wanted) in work.items():
+        if recipe.start and name != "dit":
+            continue
         forward().sum().backward()
         start = time.perf_counter()
         forward().sum().backward()
@@ -366,6 +368,7 @@ def export(recipe: Recipe, folder: Path, pixels: Pixels, dit: Dit, out: Path) ->
     """Everything trained so far as a model folder."""
     settings, logs = recipe.model, [folder / name / "log.jsonl" for name in ("dit-first", "dit")]
     n_images = sum(json.loads(log.read_text().splitlines()[-1])["n_images"] for log in logs if log.is_file())
+    n_images += begin.opened(recipe.start).card.n_images if recipe.start else 0
     card = checkpoint.Card(settings.name, recipe.image_size, settings.steps, settings.guidance, settings.sampler,
                            settings.licence, n_images, settings.shift, dit.config.guided)
     read, trained = reader(folder), (folder / "recogniser" / "network.safetensors").is_file()
