@@ -24,6 +24,7 @@ from medisyn.evaluation.sets import Images, Sets
 
 TYPES = ("dermoscopy", "blood_smear", "chest_xray")
 PARTS = ("validity", "fidelity", "alignment", "novelty")
+NOTHING = {"specialty": None, "anatomy": None, "view": None, "technique": None, "laterality": None, "findings": {}}
 TRAIN, REST = 900, 240                       # images of each set, over all types
 Drawn = Iterator[tuple[Image.Image, Record]]
 
@@ -62,7 +63,7 @@ def cheats(train: Images, unseen: Images, others: Images, rng: np.random.Generat
         "near copies": lambda: ((near_copy(p, rng), r) for p, r in opened(taken)),
         "one image repeated": lambda: ((first[r.image_type], r) for _, r in opened(taken)),
         "noise": lambda: ((Image.fromarray(rng.integers(0, 256, (128, 128, 3), np.uint8)), r) for _, r in opened(taken)),
-        "another type": lambda: ((p, dataclasses.replace(r, image_type=wrong[r.image_type], findings={}, anatomy=None, view=None))
+        "another type": lambda: ((p, dataclasses.replace(r, image_type=wrong[r.image_type], **NOTHING))
                                  for p, r in opened(others)),
         "unseen as synthetic": lambda: opened(unseen),
     }

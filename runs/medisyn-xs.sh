@@ -31,10 +31,6 @@ wait
 wait
 "$medisyn" train "$recipe" -o "$run" --stages recogniser,model,guard
 
-# Further: more images, and the denoiser learns to guide itself, which halves the time an image takes.
-"$medisyn" train recipes/medisyn-xs-guided.toml -o "$run-guided" --set start="$run/model"
-run=$run-guided
-
 # The figures of docs/model.md, beside the same on unseen real images; then the card, and the model's place in the package.
 model=$run/model
 "$python" benchmarks/recognition.py --real data/open --model "$model" -o out/recognition --each 12 --judge out/judge/judge.safetensors

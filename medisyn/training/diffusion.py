@@ -28,6 +28,7 @@ from medisyn.training.latents import Latents, mirror_words
 from medisyn.training.run import Plan, Stage, Trainee, average_gradients, learning_rate, my_share, train
 
 EMA_WIDTHS = (0.05, 0.10)
+UNGUIDED = 0.25  # share of images that learn w = 0: they hold the teacher to the data, whose plain velocity it must give
 WATCHED_TIMES = (0.2, 0.5, 0.8)  # where train and held-out loss are compared
 
 
@@ -246,7 +247,7 @@ def fit(stage: Stage, latents: Latents, known: list[Record], read: Reader, seed:
         with device.half(where):
             if i >= guided_from:
                 w = torch.rand(settings.batch, generator=device.generator(seed + 1, i, where), device=where)[share]
-                w = settings.guided * w * batch.told
+                w = settings.guided * ((w - UNGUIDED) / (1 - UNGUIDED)).clamp_min(0) * batch.told
                 v = guided_target(teacher, batch, x, v, w, nothing)
             predicted, seen = dit.look(x, batch.t, *told, w, settings.align_block if i < aligned_until else 0)
             aligned = alignment_loss(project(seen), batch.features) if i < aligned_until else None
