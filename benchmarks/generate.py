@@ -52,6 +52,7 @@ def plain_loop(model: object, understood_gray: bool, text: str, seed: int, style
 
 def ways(maker: object) -> dict[str, Callable[[int], object]]:
     """Each way to make an image: seed -> pixels."""
+    from medisyn import synthesizer
     from medisyn.data import vocabulary
     plan = maker.plan(PROMPT)
     kind = vocabulary.IMAGE_TYPES.get(plan.understood.image_type)
@@ -59,7 +60,7 @@ def ways(maker: object) -> dict[str, Callable[[int], object]]:
 
     def plain(seed: int) -> object:
         how = maker.settings(plan, seed)
-        return plain_loop(maker.model, bool(kind and kind.gray), how.read_as, seed, how.style, guidance)
+        return plain_loop(maker.model, bool(kind and kind.gray), how.read_as, synthesizer.root(PROMPT, seed), how.style, guidance)
 
     return {OWN: lambda seed: maker.make(plan, maker.settings(plan, seed)).image,
             SAME_STEPS: lambda seed: maker.make(plan, maker.settings(plan, seed, PLAIN_STEPS, None, "euler")).image,

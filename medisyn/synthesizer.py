@@ -182,12 +182,12 @@ class Synthesizer:
             raise ValueError(f"sampler {sampler!r} should be one of {', '.join(samplers.SAMPLERS)}")
         if not 0 <= seed < 2**63:
             raise ValueError(f"a seed should lie between 0 and 2^63, found {seed}")
-        read_as, style = self.completed(plan, seed)
+        read_as, style = self.completed(plan, root(plan.prompt, seed))
         return Provenance(plan.prompt, read_as, seed, steps, float(guidance), sampler, style, self.model.digest, card.name,
                           self.version)
 
     def completed(self, plan: Plan, seed: int) -> tuple[str, int | None]:
-        """The sentence that the network reads for a seed, what the prompt leaves open drawn by it, and the style cluster."""
+        """The sentence that the network reads for a root, what the prompt leaves open drawn by it, and the style cluster."""
         found = completion.complete(plan.understood, self.model.support, seed)
         if found.facts == plan.understood:
             return plan.read_as, found.style
@@ -198,7 +198,7 @@ class Synthesizer:
         if k == 0:
             return how
         seed = another_seed(how.seed, why, k)
-        read_as, style = self.completed(plan, seed)
+        read_as, style = self.completed(plan, root(plan.prompt, seed))
         return dataclasses.replace(how, seed=seed, read_as=read_as, style=style)
 
     def draw(self, plan: Plan, how: Provenance) -> Synthetic:
@@ -240,7 +240,7 @@ class Synthesizer:
             plain, told = velocity(slice(None))(x.expand(2, -1, -1, -1), t.expand(2)).flip(0).split(1)
             return plain.lerp(told, how.guidance)
 
-        noise = samplers.seeded_noise([how.seed], shape)
+        noise = samplers.seeded_noise([root(how.prompt, how.seed)], shape)
         if dit.config.guided:  # it adds the guidance itself: one call a step
             own = torch.tensor([how.guidance - 1])
             drive = lambda x, t: dit(x, t, tokens[:1], pooled[:1], style[:1], None, own)  # noqa: E731
@@ -283,6 +283,11 @@ def guarded(maker: Synthesizer, accept: Accept, block: bool = True) -> Callable[
             verdicts.append(verdict)
         return Refused(how, tuple(verdicts))
     return make
+
+
+def root(prompt: str, seed: int) -> int:
+    """What all that is random in an image follows from: two wordings of one meaning give two images from the same seed."""
+    return int.from_bytes(hashlib.sha256(f"medisyn/root/{seed}/{prompt}".encode()).digest()[:8]) >> 2
 
 
 def another_seed(seed: int, why: str, k: int) -> int:

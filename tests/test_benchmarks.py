@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from medisyn import synthesizer
 from medisyn.data import images, prompts, records, vocabulary
 from medisyn.data.records import Record
 from medisyn.training import batches
@@ -150,7 +151,7 @@ def test_a_training_image_is_no_unseen_one_even_mirrored(tmp_path):
 def test_the_plain_loop_makes_the_same_pixels(maker):
     plan = maker.plan(generate.PROMPT)
     how = maker.settings(plan, 5, steps=6, sampler="euler")
-    plain = generate.plain_loop(maker.model, True, how.read_as, 5, how.style, how.guidance, steps=6)
+    plain = generate.plain_loop(maker.model, True, how.read_as, synthesizer.root(how.prompt, 5), how.style, how.guidance, steps=6)
     assert maker.model.card.shift == 1
     assert np.abs(plain - maker.make(plan, how).image).max() < 1e-3
     assert torch.get_num_threads() == 1

@@ -187,6 +187,12 @@ def test_what_a_prompt_leaves_open_is_drawn_by_the_seed_and_read_but_is_no_label
     assert made.provenance.read_as == how[3].read_as
 
 
+def test_two_wordings_of_one_meaning_give_two_images(maker):
+    one, two = (maker.generate(text, seed=3)[0] for text in ("chest X-ray with pneumonia", "pneumonia on a chest X-ray"))
+    assert one.record.findings == two.record.findings
+    assert not np.array_equal(one.image, two.image)
+
+
 def test_an_overview_shows_a_row_a_prompt(maker, tmp_path):
     list(synthesizer.write(maker.generate(PROMPT, n=2), tmp_path))
     one = synthesizer.contact_sheet(tmp_path, "one.png")
