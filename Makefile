@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install install-test demo test check clean
+.PHONY: help install install-test demo test test-browser check clean
 help:            ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/'
 
@@ -31,6 +31,10 @@ demo: install    ## out/demo: a gallery of every image type the shipped model kn
 test: install-test  ## the tests
 	@$(BIN)/python -m pytest -q
 	@echo "All tests passed. Try next: make demo"
+
+test-browser: install-test ## the pages in a real browser: needs node and chromium
+	@cd tests/browser && npm install --silent --no-audit --no-fund
+	@$(BIN)/python -m pytest -q -rs tests/test_web_browser.py $(wildcard tests/test_web_room_browser.py)
 
 check: install-test ## style and the house rules
 	@$(BIN)/ruff check medisyn tests benchmarks

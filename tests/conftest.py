@@ -18,6 +18,12 @@ ROOT = Path(__file__).parent.parent
 torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def private_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test leaves a key, or what it quarantined, in the home of whoever runs it."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+
+
 @pytest.fixture(scope="session")
 def phantom_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recipe file, beside the collection that it trains on."""

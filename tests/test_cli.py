@@ -13,7 +13,8 @@ import medisyn
 from medisyn import cli, synthesizer
 from medisyn.data import images, records
 
-VERBS = {"card", "sources", "ingest", "check", "understand", "train", "generate", "verify", "evaluate", "utility", "select"}
+VERBS = {"sources", "ingest", "check", "review", "pack", "unpack", "export", "understand", "train", "card", "generate", "verify",
+         "evaluate", "utility", "select", "study", "serve"}
 
 
 @pytest.fixture
@@ -118,7 +119,8 @@ def test_sources_are_listed_for_people_and_for_programs(call):
     assert code == 0
     assert {"busi", "knee_oa_xray"} <= {row["name"] for row in rows}
     assert all(row["licence_evidence"] for row in rows if row["image_types"])
-    assert len(call("sources")[1].splitlines()) == len(rows)
+    assert len([line for line in call("sources")[1].splitlines() if not line.startswith(" ")]) == len(rows)
+    assert all(row["download"] for row in rows if row["address"] and row["image_types"])
 
 
 def breasts(folder: Path, n: int = 6) -> Path:

@@ -2,9 +2,11 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medisyn.data import images, ingest, prompts, records
+from medisyn.data import check, deidentify, images, ingest, ledger, prompts, records
 from medisyn.data.sources import SOURCES, Source
 
 
@@ -54,7 +56,7 @@ def test_a_raw_folder_becomes_a_collection(tmp_path):
         assert record.source == "knee_oa_xray" and record.licence == SOURCES["knee_oa_xray"].licence
         assert record.text == prompts.canonical(record) and not record.synthetic
         assert record.split == records.split_of(record.patient)
-    assert ingest.check(tmp_path / "out") == []
+    assert check.check(tmp_path / "out") == []
 
 
 def test_neither_file_names_nor_patients_are_kept(tmp_path):
@@ -124,6 +126,30 @@ def test_a_killed_ingest_goes_on_where_it_stopped(tmp_path):
     assert held(tmp_path / "out") == held(tmp_path / "whole")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a process that is killed there ends otherwise")
+def test_an_ingest_killed_anywhere_again_and_again_loses_and_doubles_nothing(tmp_path):
+    knees(tmp_path / "raw", 40), take("knee_oa_xray", tmp_path / "raw", tmp_path / "whole")
+    (tmp_path / "raw/train/0/9999999L.png").write_bytes(b"no image")
+    take("knee_oa_xray", tmp_path / "raw", tmp_path / "whole")
+    code = ("import sys; from medisyn.data import ingest; ingest.ingest('knee_oa_xray', sys.argv[1], sys.argv[2], workers=1, "
+            "progress=lambda done, n: print(done, flush=True))")
+    draw, killed = random.Random(7), 0
+    for _ in range(4):
+        process = subprocess.Popen([sys.executable, "-c", code, tmp_path / "raw", tmp_path / "out"], stdout=subprocess.PIPE,
+                                   env={**os.environ, "PYTHONPATH": str(Path(ingest.__file__).parents[2])})
+        for _ in range(draw.randrange(1, 12)):
+            process.stdout.readline()
+        time.sleep(draw.uniform(0, 0.01))
+        process.kill()
+        killed += process.wait() == -signal.SIGKILL
+        process.stdout.close()
+    summary = take("knee_oa_xray", tmp_path / "raw", tmp_path / "out")
+    assert killed > 1 and summary.resumed > 2 and summary.written == 40 and held(tmp_path / "out") == held(tmp_path / "whole")
+    names = [row["name"] for row in ledger.rows(ledger.path_of(tmp_path / "out", "knee_oa_xray"))]
+    assert len(names) == len(set(names)) == 40
+    assert check.check(tmp_path / "out") == []
+
+
 def test_a_changed_file_another_size_or_a_lost_image_is_read_again(tmp_path):
     raw, out = knees(tmp_path / "raw", 10), tmp_path / "out"
     take("knee_oa_xray", raw, out)
@@ -179,7 +205,7 @@ def test_copies_without_a_patient_share_a_group_and_a_split(tmp_path):
         scene(raw / f"Dataset_BUSI_with_GT/benign/copy {i}.png", 100 + i, side=64)
     summary = take("busi", raw, tmp_path / "out")
     assert summary.written == 24 and summary.groups == 12
-    assert ingest.check(tmp_path / "out") == []
+    assert check.check(tmp_path / "out") == []
 
 
 def test_mirrored_and_turned_copies_share_a_group_and_a_split(tmp_path):
@@ -189,7 +215,7 @@ def test_mirrored_and_turned_copies_share_a_group_and_a_split(tmp_path):
             Image.open(path).transpose(how).save(path.with_name(f"{name} {path.name}"))
     summary = take("busi", raw, tmp_path / "out")
     assert summary.written == 36 and summary.groups == 12
-    assert ingest.check(tmp_path / "out") == []
+    assert check.check(tmp_path / "out") == []
 
 
 def test_no_image_leaves_the_training_split_when_data_and_copies_are_added(tmp_path):
@@ -214,7 +240,7 @@ def test_check_says_where_copies_could_not_be_looked_for(tmp_path):
     ledger = out / ingest.NOTES / "busi.jsonl"
     rows = [json.loads(line) for line in ledger.read_text().splitlines() if line]
     ledger.write_text("".join(json.dumps({k: v for k, v in row.items() if k != "hashes"}) + "\n" for row in rows))
-    assert any("12 images were ingested before" in problem for problem in ingest.check(out))
+    assert any("12 images were ingested before" in problem for problem in check.check(out))
 
 
 def test_two_patients_who_share_a_picture_share_a_split(tmp_path):
@@ -224,7 +250,7 @@ def test_two_patients_who_share_a_picture_share_a_split(tmp_path):
     take("knee_oa_xray", raw, tmp_path / "out")
     found = list(records.read(tmp_path / "out"))
     assert len({record.patient for record in found}) == 60 and len({record.split for record in found}) > 1
-    assert ingest.check(tmp_path / "out") == []
+    assert check.check(tmp_path / "out") == []
 
 
 def test_a_key_of_ones_own_changes_every_name(tmp_path):
@@ -271,7 +297,7 @@ def test_check_finds_what_is_planted(tmp_path):
     other = "train" if first.split != "train" else "test"
     records.write([replace(first, split=other), replace(found[-1], view="sideways"), *found[1:]], out)
     (out / second.file_name).unlink()
-    problems = "\n".join(ingest.check(out))
+    problems = "\n".join(check.check(out))
     assert f"{second.file_name} is missing" in problems
     assert f"patient {first.patient}: stands in" in problems
     assert "sideways" in problems and f"{found[-1].id}: the id stands 2 times" in problems
@@ -286,7 +312,7 @@ def test_check_finds_a_picture_in_two_splits(tmp_path):
     ledger.write_text("".join(json.dumps(row) + "\n" for row in rows))
     twins = {f"busi/{row['name']}": split for row, split in zip(rows[:2], ("train", "test"), strict=True)}
     records.write([replace(r, split=twins.get(r.id, r.split)) for r in records.read(out)], out)
-    assert any("nearly the same picture stands in test and train" in problem for problem in ingest.check(out))
+    assert any("nearly the same picture stands in test and train" in problem for problem in check.check(out))
 
 
 def test_ingest_reads_any_source_function(tmp_path, monkeypatch):
@@ -298,3 +324,73 @@ def test_ingest_reads_any_source_function(tmp_path, monkeypatch):
     take("mine", tmp_path / "raw", tmp_path / "out")
     (record,) = records.read(tmp_path / "out")
     assert (record.licence, record.text, record.patient) == ("MIT", "kept as it is", records.pseudonym("mine", "p"))
+
+
+def test_a_window_of_ones_own_is_part_of_what_was_done(tmp_path):
+    raw = knees(tmp_path / "raw", 4)
+    take("knee_oa_xray", raw, tmp_path / "out")
+    assert take("knee_oa_xray", raw, tmp_path / "out", window="40/400").resumed == 0
+    with pytest.raises(ValueError, match="CENTRE/WIDTH"):
+        take("knee_oa_xray", raw, tmp_path / "out", window="lung")
+
+
+def test_how_deep_pixels_were_read_stands_in_the_record(tmp_path):
+    raw = knees(tmp_path / "raw", 4)
+    deep = np.random.default_rng(0).integers(0, 60_000, (30, 30)).astype(np.uint16)
+    Image.fromarray(deep).save(raw / "train/0/9000000L.png")
+    take("knee_oa_xray", raw, tmp_path / "out")
+    assert sorted(str(record.reading) for record in records.read(tmp_path / "out")) == ["None"] * 3 + ["minimum to maximum"]
+
+
+HOSTILE = {"empty.png": b"", "text.jpg": b"no image", "nul.dcm": bytes(4096), "bomb.gz.nii.gz": b"\x1f\x8b" + bytes(30),
+           "half.tif": b"II*\0" + bytes(8), "zip.npz": b"PK\x03\x04" + bytes(40), "long.svs": b"II+\0" + b"\xff" * 400,
+           "\u202egnp.png": b"GIF89a" + b"\xff" * 20}
+
+
+def test_hostile_files_end_in_the_quarantine_each_with_a_sentence(tmp_path):
+    raw = tmp_path / "mine"
+    scene(raw / "fine.png", 1)
+    for name, data in HOSTILE.items():
+        (raw / name).write_bytes(data)
+    lines = [json.dumps({"file_name": name, "image_type": "mri"}) for name in ("fine.png", *HOSTILE)]
+    (raw / "metadata.jsonl").write_text("\n".join(lines))
+    summary = take("imagefolder", raw, tmp_path / "out")
+    assert (summary.written, summary.quarantined) == (1, len(HOSTILE))
+    for line in ingest.quarantined(tmp_path / "out"):
+        assert line["file"] in HOSTILE and str(tmp_path) not in line["reason"] and "\n" not in line["reason"]
+        assert 10 < len(line["reason"]) < 200
+    assert len(list((tmp_path / "out/images/mine").iterdir())) == 1
+
+
+def test_a_local_key_keeps_names_out_and_holds_images_until_somebody_has_looked(tmp_path):
+    raw, out, home = tmp_path / "SMITH_JOHN", tmp_path / "out", tmp_path / "home"
+    scene(raw / "smith.png", 1), scene(raw / "jones.png", 2)
+    (raw / "broken_smith.png").write_bytes(b"no image")
+    (raw / "medisyn.toml").write_text(
+        'image_type = "mri"\nage_years = "93"\ntext = "John Smith"\npatient = {name = "([a-z]+)[.]"}\n')
+    key = deidentify.key(home / "key", collection=out)
+    summary = take("imagefolder", raw, out, key=key, home=home)
+    assert (summary.written, summary.quarantined) == (2, 1)
+    assert {(r.age_years, r.source[:4]) for r in records.read(out)} == {(90.0, "own_")}
+    for name, data in held(out).items():
+        assert b"mith" not in data and "mith" not in name
+    assert all(b"mith" not in path.read_bytes() for path in (out / ingest.NOTES).iterdir())
+    (line,) = ingest.quarantined(out)
+    assert line["file"] == ingest.neutral_name(line["source"], "broken_smith.png", key)
+    assert take("imagefolder", raw, out, key=key, home=home).resumed == 2
+
+
+def test_an_image_in_doubt_waits_until_it_is_released(tmp_path, monkeypatch):
+    from medisyn.data import review
+    from medisyn.data.sources import Unfit
+
+    def doubted(folder):
+        yield Unfit("1.png", "its modality is at risk", records.Record("m/1", "1.png", "mri"))
+    scene(tmp_path / "raw/1.png", 1)
+    mine = Source("mine", "", ("mri",), ("radiology",), None, "", "", None, "patient", "", True, doubted)
+    monkeypatch.setitem(SOURCES, "mine", mine)
+    assert take("mine", tmp_path / "raw", tmp_path / "public").written == 1  # published as it is: nobody has to look
+    key, home, out = b"of the hospital", tmp_path / "home", tmp_path / "out"
+    assert take("mine", tmp_path / "raw", out, key=key, home=home).written == 0
+    review.release(deidentify.private(home, out), [line["file"] for line in ingest.quarantined(out)])
+    assert take("mine", tmp_path / "raw", out, key=key, home=home).written == 1 and ingest.quarantined(out) == []

@@ -127,3 +127,13 @@ def test_every_verb_that_the_readme_names_is_there():
 def test_the_readme_s_tree_is_the_real_tree():
     drawn = tree_of(README.read_text(encoding="utf-8"))
     assert [path.as_posix() for path in drawn if not (ROOT / path).exists()] == []
+
+
+def test_every_extra_that_a_message_or_a_page_names_can_be_installed():
+    import re
+    import tomllib
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    pages = [*(ROOT / "medisyn").rglob("*.py"), *(ROOT / "docs").glob("*.md"), ROOT / "README.md"]
+    named = {name for page in pages for found in re.findall(r"(?:medisyn|\s'?\.)\[([a-z,-]+)\]", page.read_text())
+             for name in found.split(",")}
+    assert {"dicom", "web", "judges"} <= named <= set(extras)

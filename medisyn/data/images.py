@@ -3,7 +3,11 @@
 import io
 import json
 import os
+import struct
+import warnings
+import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin
@@ -22,14 +26,37 @@ def decode(path: Path) -> Image.Image:
     RGB file whose channels are equal comes back as "L".
     """
     try:
-        with Image.open(path) as opened:
-            picture = ImageOps.exif_transpose(opened)
-            picture.load()
+        return eight_bit(upright(path))
     except Exception as error:
         raise ValueError(f"{Path(path).name}: not a readable image ({type(error).__name__}: {error})") from None
+
+
+def upright(file: Path | BinaryIO, short_side: int | None = None) -> Image.Image:
+    """The pixels of a raster file as they were stored, turned upright; whatever its decoder raises comes through.
+
+    short_side: pixels of the short side that will be kept; None keeps all. A JPEG of more than four times as many is
+    decoded at a fraction of its size, by leaving out its high frequencies.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they quote file names
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(file) as opened:
+            if opened.size[0] * opened.size[1] > Image.MAX_IMAGE_PIXELS:
+                raise Image.DecompressionBombError("too many pixels")
+            if short_side is not None:
+                opened.draft(None, (2 * short_side, 2 * short_side))
+            picture = ImageOps.exif_transpose(opened)
+            picture.load()
+    return picture
+
+
+def eight_bit(picture: Image.Image) -> Image.Image:
+    """A picture of any mode as 8-bit "L" or "RGB"; deep ones are stretched from their minimum to their maximum."""
     if picture.mode in ("I", "F", "I;16", "I;16B", "I;16L"):
         deep = np.asarray(picture, np.float64)
         low, high = float(deep.min()), float(deep.max())
+        if not np.isfinite(high - low):
+            raise ValueError("some of its pixels are no numbers")
         scaled = (deep - low) / (high - low) if high > low else np.zeros_like(deep)
         return Image.fromarray(np.rint(scaled * 255).astype(np.uint8), "L")
     if picture.mode in ("1", "L"):
@@ -83,6 +110,24 @@ def png_bytes(picture: Image.Image, provenance: Provenance | None = None, compre
     out = io.BytesIO()
     picture.save(out, "PNG", pnginfo=notes, compress_level=compress_level)
     return out.getvalue()
+
+
+def quick_png(picture: Image.Image) -> bytes:
+    """A picture ("L" or "RGB") as PNG without any text: half the time of Pillow's at the same size.
+
+    Every row is filtered by the one above it (PNG 1.2, 6.4, filter 2) and deflated at level 1; Pillow tries all filters.
+    """
+    pixels = np.asarray(picture)
+    height, width = pixels.shape[:2]
+    rows = pixels.reshape(height, -1)
+    filtered = np.empty((height, 1 + rows.shape[1]), np.uint8)
+    filtered[:, 0] = 2
+    filtered[0, 1:] = rows[0]
+    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
+    header = struct.pack(">IIBBBBB", width, height, 8, 0 if pixels.ndim == 2 else 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(filtered, 1)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks)
 
 
 def write_png(image: np.ndarray, path: Path, provenance: Provenance | None = None) -> Path:

@@ -5,32 +5,44 @@ the collection, and images are written whole or not at all. Original file names,
 patients, are not kept.
 """
 
-import base64
 import contextlib
 import hashlib
+import heapq
 import hmac
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from operator import attrgetter
 from pathlib import Path
 
-import numpy as np
-
-from medisyn.data import duplicates, images, prompts, records, vocabulary
+from medisyn.data import (
+    archives,
+    deidentify,
+    duplicates,
+    engine,
+    images,
+    ledger,
+    parts,
+    prompts,
+    records,
+    sources,
+    trees,
+    vocabulary,
+)
+from medisyn.data.deidentify import Policy
+from medisyn.data.ledger import FOLDER as NOTES
+from medisyn.data.ledger import Looks, locked
+from medisyn.data.parts import Reading
 from medisyn.data.records import PUBLIC_KEY, Record
-from medisyn.data.sources import Source, Unfit, called
+from medisyn.data.sources import Found, Source, Unfit, own
+from medisyn.data.trees import Tree
 
-try:
-    import fcntl
-except ImportError:  # Windows: nothing keeps two ingests of one source apart
-    fcntl = None
-
+FACTS = ("image_type", "specialty", "anatomy", "view", "technique", "laterality", "age_years", "sex")  # beside findings
+OWN = {source.name for source in sources.OWN}
 Progress = Callable[[int, int], None]  # (images done, images in all)
-NOTES = ".ingest"                      # ledgers and locks, inside the collection
+OFFICIAL_SPLIT = "official split"      # the `group` of a source whose own splits keep patients apart
 
 
 @dataclass(frozen=True)
@@ -46,40 +58,94 @@ class Summary:
     counts: dict[str, dict[str, Counter]]  # `records.counts` of this source
 
 
+@dataclass(frozen=True)
+class Task:
+    """One image to be read, reduced and written."""
+
+    folder: str        # that the address starts from
+    address: str       # of the part (see `parts`)
+    target: str        # the PNG to be written
+    name: str          # of the image in the collection
+    stamp: str         # of the ledger
+    reading: Reading   # with the short side in pixels
+    key: bytes
+    text_boxes: bool   # whether text in the pixels keeps it out
+
+
 def ingest(source_name: str, folder: Path, out: Path, limit: int | None = None, size: int = 256,
            key: bytes = PUBLIC_KEY, workers: int | None = None, progress: Progress | None = None,
-           mapping: Path | None = None) -> Summary:
+           mapping: Path | None = None, window: str = "auto", run_on: str = "processes", address: str | None = None,
+           policy: Policy | None = None, home: Path | None = None) -> Summary:
     """Read a raw dataset into the collection `out`, beside the sources it already holds.
 
+    folder    the dataset as it comes: a folder, or the zip or tar it was published as
     limit     at most so many images, spread over the whole dataset; None takes all
     size      short side in pixels; smaller images stay as they are
     key       of the pseudonyms; a hospital passes a secret of its own
     workers   processes; None: one a processor
     progress  called with (done, all) as images are finished
-    mapping   for the sources `table` and `imagefolder`: a TOML file that says what the columns mean
+    mapping   for one's own data: a TOML file that says what columns, folders and names mean
+    window    of deep pixels: "auto", "percentile" or "CENTRE/WIDTH" (see `parts.Reading`)
+    run_on    an engine of `engine.ENGINES`; address: of an existing Ray cluster
+    policy    what is kept of the facts, and what waits for review; None: the one that goes with the key
+    home      private folder for the names of quarantined files; None: quarantine.jsonl names them itself
     """
     folder, out = Path(folder), Path(out)
     if limit is not None and limit < 1:
         raise ValueError(f"limit should be 1 or more, or None for all images; found {limit}")
     if size < 1:
         raise ValueError(f"size, the short side in pixels, should be 1 or more; found {size}")
-    source = called(source_name, folder, mapping)
-    found = list(source.read(folder))
-    unfit = [one for one in found if isinstance(one, Unfit)]
-    wanted = {neutral_name(source.name, record.file_name, key): record
-              for record in spread([one for one in found if isinstance(one, Record)], limit)}
-    expect_words(source, wanted.values())
-    (out / "images" / source.name).mkdir(parents=True, exist_ok=True)
-    (out / NOTES).mkdir(exist_ok=True)
-    with locked(out / NOTES / f"{source.name}.lock", f"{source.name} is being ingested into {out} by another run"):
-        done, reasons, resumed = decode_all(source, folder, out, wanted, size, workers, progress)
-        kept = {name: record for name, record in wanted.items() if name in done}
-        unfit += [Unfit(wanted[name].file_name, reason) for name, reason in reasons.items()]
-        finished = finish(source, kept, done, key)
-        with locked(out / NOTES / "lock"):
-            merge_in(out, source.name, finished, unfit)
+    parts.expect_window(window)
+    reading, policy = Reading(window, size), policy or deidentify.policy_of(key)
+    with trees.tree(source_name, folder, mapping) as (source, tree):
+        if home is not None and source_name in OWN and not own.stated_name(tree.folder, mapping):
+            source = replace(source, name=f"own_{neutral_name('own', str(folder.resolve()), key)[:6]}")
+        found = [*trees.found(source, tree), *tree.unfit]
+        wanted, unfit = sift(source.name, found, policy, released(home, out), key, headers_speak=source_name == "dicom")
+        kept = {neutral_name(source.name, record.file_name, key): record for record in spread(wanted, limit)}
+        expect_words(source, kept.values())
+        (out / "images" / source.name).mkdir(parents=True, exist_ok=True)
+        (out / NOTES).mkdir(exist_ok=True)
+        with locked(out / NOTES / f"{source.name}.lock", f"{source.name} is being ingested into {out} by another run"):
+            tasks = tasks_of(source.name, tree, out, kept, reading, key, policy, released(home, out))
+            done, reasons, resumed = decode_all(source.name, out, tasks, workers, progress, run_on, address)
+            unfit += [Unfit(kept[name].file_name, reason) for name, reason in reasons.items()]
+            looks = ledger.looks(ledger.path_of(out, source.name), done)
+            finished = finish(source, {name: kept[name] for name in looks.names}, looks, key, policy)
+            with locked(out / NOTES / "lock"):
+                merge_in(out, source.name, finished, held_back(source.name, unfit, tree, out, key, home))
     return Summary(source.name, out, len(finished), resumed, len(unfit), len({record.patient for record in finished}),
                    records.counts(finished))
+
+
+def sift(source: str, found: Iterable[Found], policy: Policy, let_pass: frozenset[str],
+         key: bytes, headers_speak: bool = False) -> tuple[list[Record], list[Unfit]]:
+    """What a source holds, as records to be taken in and files that go to the quarantine.
+
+    An image that only somebody's look is missing for is taken in where that was given, or the policy asks for none.
+    headers_speak: the source has looked into headers for reasons to doubt; else an image's type may be one.
+    """
+    wanted, unfit = [], []
+    for one in found:
+        if isinstance(one, Record):
+            why = deidentify.doubt_of_type(one.image_type) if policy.classes and not headers_speak else None
+            if why and neutral_name(source, one.file_name, key) not in let_pass:
+                unfit.append(Unfit(one.file_name, why, one))
+            else:
+                wanted.append(one)
+        elif one.record is not None and (not policy.headers or neutral_name(source, one.file_name, key) in let_pass):
+            wanted.append(one.record)
+        else:
+            unfit.append(one)
+    return wanted, unfit
+
+
+def released(home: Path | None, out: Path) -> frozenset[str]:
+    """The names of quarantined images that somebody looked at and released."""
+    if home is None:
+        return frozenset()
+    from medisyn.data import review
+    return frozenset(review.released(deidentify.private(home, out)))
 
 
 def spread(found: list[Record], limit: int | None) -> list[Record]:
@@ -105,109 +171,120 @@ def expect_words(source: Source, wanted: Iterable[Record]) -> None:
 
 # Images: each in a process of its own, noted in the ledger when it is finished.
 
-def decode_all(source: Source, folder: Path, out: Path, wanted: dict[str, Record], size: int, workers: int | None,
-               progress: Progress | None) -> tuple[dict[str, dict], dict[str, str], int]:
-    """The finished images (ledger lines by name), the unreadable ones (reasons by name), how many were done before."""
-    ledger = out / NOTES / f"{source.name}.jsonl"
-    done = {name: row for name, row in read_ledger(ledger, out / "images" / source.name, size).items()
-            if name in wanted and current(row, folder / wanted[name].file_name)}
-    tasks = [(str(folder / record.file_name), str(out / "images" / source.name / f"{name}.png"), name, size)
-             for name, record in wanted.items() if name not in done]
-    resumed, reasons = len(done), {}
+def tasks_of(source: str, tree: Tree, out: Path, wanted: dict[str, Record], reading: Reading, key: bytes, policy: Policy,
+             let_pass: frozenset[str]) -> list[Task]:
+    """A task for each image; those of an archive as they lie in it, so that each is read once from front to back."""
+    tasks = []
+    for name, record in wanted.items():
+        address, order, facts = tree.address(record.file_name), (), ()
+        with contextlib.suppress(ValueError, OSError):  # said when it is read
+            place = parts.locate(tree.root, address)
+            status = place.path.stat()
+            facts = (status.st_size, status.st_mtime_ns)
+            order = (str(place.path), archives.names(place.path)[place.member].place) if place.member else ()
+        text_boxes = policy.text_boxes and name not in let_pass
+        tasks.append((order, Task(str(tree.root), address, str(out / "images" / source / f"{name}.png"), name,
+                                  ledger.stamp(key, *facts, reading, text_boxes), reading, key, text_boxes)))
+    return [task for _, task in sorted(tasks, key=lambda pair: pair[0])]
+
+
+def decode_all(source: str, out: Path, tasks: list[Task], workers: int | None, progress: Progress | None,
+               run_on: str = "processes", address: str | None = None) -> tuple[set[str], dict[str, str], int]:
+    """The names of the finished images, why the others are unreadable (by name), how many were done before."""
+    path = ledger.path_of(out, source)
+    stamps = ledger.stamps(path)
+    done = {task.name for task in tasks if stamps.get(task.name) == task.stamp and os.path.isfile(task.target)}
+    left, resumed, reasons = [task for task in tasks if task.name not in done], len(done), {}
     if progress:
-        progress(resumed, len(wanted))
-    with ledger.open("a", encoding="utf-8") as note:
-        note.write("\n")  # closes a line that a crash cut short
-        for count, row in enumerate(run(tasks, workers), 1):
+        progress(resumed, len(tasks))
+    with ledger.noting(path) as note:
+        for count, (task, row) in enumerate(engine.map(decode_one, left, run_on, address, workers), 1):
+            if isinstance(row, engine.Lost):
+                row = {"reason": row.reason}
             if "reason" in row:
-                reasons[row["name"]] = row["reason"]
+                reasons[task.name] = row["reason"]
             else:
-                done[row["name"]] = row
-                note.write(json.dumps(row) + "\n")
-                note.flush()
+                done.add(task.name)
+                note(row)
             if progress:
-                progress(resumed + count, len(wanted))
+                progress(resumed + count, len(tasks))
     return done, reasons, resumed
 
 
-def decode_one(task: tuple[str, str, str, int]) -> dict:
-    """Read one raw file, reduce it, write it as PNG; the ledger's line for it, or {"name", "reason"}."""
-    raw, target, name, size = task
+def decode_one(task: Task) -> dict:
+    """Read one image, reduce it, write it as PNG; the ledger's line for it, or {"reason"}.
+
+    Whatever a broken file makes its reader raise ends in a reason, and no reason repeats what the file holds.
+    """
     try:
-        data, status = Path(raw).read_bytes(), os.stat(raw)
-        picture = images.shrink(images.decode(Path(raw)), size)
-    except OSError as error:
-        return {"name": name, "reason": f"not a readable file ({error.strerror})"}
+        place = parts.locate(Path(task.folder), task.address)
+        file = parts.opened(place)
+        read = parts.read(place, file, task.reading if not task.text_boxes else replace(task.reading, short_side=None))
+        content = digest_of(file) if not place.part else digest_of_pixels(read.picture)
     except ValueError as error:
-        return {"name": name, "reason": str(error)}
-    Path(f"{target}.part").write_bytes(images.png_bytes(picture, compress_level=3))
-    os.replace(f"{target}.part", target)
-    return {"name": name, "size": size, "bytes": status.st_size, "mtime": status.st_mtime_ns,
-            "content": duplicates.digest(data), "hashes": [f"{code:016x}" for code in duplicates.hashes_of(picture)],
-            "thumbnail": base64.b64encode(duplicates.thumbnail_of(picture).tobytes()).decode()}
+        return {"reason": str(error)}
+    except OSError as error:
+        return {"reason": f"not a readable file ({error.strerror or type(error).__name__})"}
+    except MemoryError:
+        return {"reason": "it takes more memory to read than there is"}
+    except Exception as error:
+        return {"reason": f"not readable ({type(error).__name__})"}
+    if task.text_boxes:
+        from medisyn.data import burned_in
+        doubt = burned_in.doubt(read.picture)
+        if doubt:
+            return {"reason": doubt}
+    picture = images.shrink(read.picture, task.reading.short_side)
+    Path(f"{task.target}.part").write_bytes(images.quick_png(picture))
+    os.replace(f"{task.target}.part", task.target)
+    if task.key != PUBLIC_KEY:  # else whoever has the file could prove that it is in the collection
+        content = hmac.new(task.key, content.encode(), hashlib.sha256).hexdigest()[:32]
+    return ledger.row_of(task.name, task.stamp, content, picture, read.how)
 
 
-def run(tasks: list[tuple[str, str, str, int]], workers: int | None) -> Iterator[dict]:
-    workers = min(workers or os.cpu_count() or 1, max(1, len(tasks) // 16))  # a process costs as much as 16 images
-    if workers == 1:
-        yield from map(decode_one, tasks)
-        return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(decode_one, tasks, chunksize=8)
+def digest_of(file: Path | parts.BinaryIO) -> str:
+    """The digest of a file's bytes, as of `duplicates.digest`."""
+    if isinstance(file, Path):
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()[:32]
+    file.seek(0)
+    return duplicates.digest(file.read())
 
 
-def read_ledger(path: Path, pictures: Path, size: int) -> dict[str, dict]:
-    """Finished images by name; a line cut short by a crash, another size, or a lost image do not count."""
-    done = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        with contextlib.suppress(json.JSONDecodeError, KeyError, TypeError):
-            row = json.loads(line)
-            if row["size"] == size and row["hashes"] and (pictures / f"{row['name']}.png").is_file():
-                done[row["name"]] = row
-    return done
-
-
-def current(row: dict, raw: Path) -> bool:
-    """Whether a ledger's line still describes the raw file."""
-    try:
-        status = raw.stat()
-    except OSError:
-        return False
-    return (row["bytes"], row["mtime"]) == (status.st_size, status.st_mtime_ns)
+def digest_of_pixels(picture: images.Image.Image) -> str:
+    return duplicates.digest(f"{picture.mode} {picture.size} ".encode() + picture.tobytes())
 
 
 # Records: what the collection says of the images.
 
-def finish(source: Source, found: dict[str, Record], rows: dict[str, dict], key: bytes) -> list[Record]:
+def finish(source: Source, found: dict[str, Record], looks: Looks, key: bytes, policy: Policy) -> list[Record]:
     """Raw records, by neutral name, as a collection keeps them: pseudonyms, splits, text, licence.
 
-    Images without a patient stand in near-duplicate groups instead; patients who share a picture share a split.
+    Images without a patient stand in near-duplicate groups instead; patients who share a picture share a split. A source
+    whose group is OFFICIAL_SPLIT has its own splits kept, except for pictures that it has in two of them.
     """
-    names = sorted(found)
-    groups = grouped([name for name in names if found[name].patient is None], rows, duplicates.LIKELY)
-    alone = {name: records.pseudonym(source.name, f"near-duplicates/{rows[name]['content']}" if name in groups
-                                     else found[name].patient, key) for name in names}
+    contents = dict(zip(looks.names, looks.contents, strict=True))
+    groups = ledger.grouped(looks, duplicates.LIKELY, [name for name in looks.names if found[name].patient is None])
+    alone = {name: records.pseudonym(source.name, f"near-duplicates/{contents[name]}" if name in groups
+                                     else found[name].patient, key) for name in looks.names}
     patients = {name: records.pseudonym(source.name, f"near-duplicates/{groups[name]}", key) if name in groups
-                else alone[name] for name in names}
-    splits = shared(patients, grouped(names, rows, duplicates.CERTAIN),
-                    {name: records.split_of(alone[name], key) for name in names})
-    finished = []
-    for name in names:
-        record = replace(found[name], id=f"{source.name}/{name}", file_name=f"images/{source.name}/{name}.png",
+                else alone[name] for name in looks.names}
+    drawn = {name: found[name].split if source.group == OFFICIAL_SPLIT else records.split_of(alone[name], key)
+             for name in looks.names}
+    splits = shared(patients, ledger.grouped(looks, duplicates.CERTAIN), drawn)
+    finished, told = [], {}  # told: the sentence of each set of facts, as many images share theirs
+    for name in looks.names:
+        record = deidentify.deidentified(found[name], policy)
+        record = replace(record, id=f"{source.name}/{name}", file_name=f"images/{source.name}/{name}.png",
                          patient=patients[name], split=splits[name], source=source.name,
-                         licence=found[name].licence or source.licence)
-        finished.append(replace(record, text=record.text or prompts.canonical(record)))
+                         licence=record.licence or source.licence, reading=looks.how.get(name))
+        if record.text is None:
+            facts = (*(getattr(record, fact) for fact in FACTS), tuple(sorted(record.findings.items())))
+            if facts not in told:
+                told[facts] = prompts.canonical(record)
+            record = replace(record, text=told[facts])
+        finished.append(record)
     return finished
-
-
-def grouped(names: list[str], rows: dict[str, dict], limits: duplicates.Limits) -> dict[str, str]:
-    """The near-duplicate group of each named image."""
-    if not names:
-        return {}
-    thumbnails = np.stack([np.frombuffer(base64.b64decode(rows[name]["thumbnail"]), np.uint8) for name in names])
-    hashes = [tuple(int(code, 16) for code in rows[name]["hashes"]) for name in names]
-    contents = [rows[name]["content"] for name in names]
-    return dict(zip(names, duplicates.groups(contents, hashes, thumbnails, limits), strict=True))
 
 
 def shared(patients: dict[str, str], groups: dict[str, str], own: dict[str, str]) -> dict[str, str]:
@@ -226,21 +303,31 @@ def shared(patients: dict[str, str], groups: dict[str, str], own: dict[str, str]
             for name, patient in patients.items()}
 
 
-def merge_in(out: Path, source: str, finished: list[Record], unfit: list[Unfit]) -> None:
+def merge_in(out: Path, source: str, finished: list[Record], quarantine: list[dict[str, str]]) -> None:
     """Put a source's records in the place of its earlier ones; images that no line names any more are removed."""
+    by_id = attrgetter("id")
     held = records.read(out) if (out / "metadata.jsonl").is_file() else ()
-    others = [record for record in held if record.source != source]
-    records.write(sorted([*others, *finished], key=lambda record: record.id), out)
+    records.write(heapq.merge((record for record in held if record.source != source), sorted(finished, key=by_id), key=by_id), out)
     path = out / "quarantine.jsonl"
-    kept = [row for row in quarantined(out) if row["source"] != source]
-    kept += [{"file": one.file_name, "source": source, "reason": one.reason} for one in unfit]
+    kept = [row for row in quarantined(out) if row["source"] != source] + quarantine
     draft = path.with_suffix(".jsonl.part")
     draft.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept), encoding="utf-8")
     os.replace(draft, path)
     named = {Path(record.file_name).name for record in finished}
-    for image in (out / "images" / source).iterdir():
+    for image in os.scandir(out / "images" / source):
         if image.name not in named:
-            image.unlink()
+            os.unlink(image)
+
+
+def held_back(source: str, unfit: list[Unfit], tree: Tree, out: Path, key: bytes, home: Path | None) -> list[dict[str, str]]:
+    """The lines of quarantine.jsonl. With a private folder, files stand there by name, and here by `neutral_name`."""
+    rows = [{"file": one.file_name, "source": source, "reason": one.reason} for one in unfit]
+    if home is None:
+        return rows
+    from medisyn.data import review
+    named = [row | {"name": neutral_name(source, row["file"], key), "file": tree.address(row["file"])} for row in rows]
+    review.hold(deidentify.private(home, out), named, source, tree.root)
+    return [{"file": row["name"], "source": source, "reason": row["reason"]} for row in named]
 
 
 def quarantined(collection: Path) -> list[dict[str, str]]:
@@ -248,65 +335,3 @@ def quarantined(collection: Path) -> list[dict[str, str]]:
     path = Path(collection) / "quarantine.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else ()
     return [json.loads(line) for line in lines if line.strip()]
-
-
-@contextlib.contextmanager
-def locked(path: Path, busy: str | None = None) -> Iterator[None]:
-    """Hold a lock that falls with the process; ValueError with `busy` where another holds it, None waits."""
-    with path.open("w") as lock:
-        if fcntl:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
-            except BlockingIOError:
-                raise ValueError(f"{busy}; wait for it, or end it") from None
-        yield
-
-
-def check(collection: Path) -> list[str]:
-    """What is wrong with a collection, a sentence a problem; [] where nothing is.
-
-    Missing images, ids that stand twice, words that are not in the vocabulary, patients in two splits, and,
-    where ingest left its ledgers, near-identical pictures in two splits.
-    """
-    collection, problems, seen = Path(collection), [], Counter()
-    splits: dict[str, set[str]] = {}
-    ledgers: dict[str, dict[str, dict]] = {}
-    pictures: dict[str, tuple[dict, str]] = {}
-    older = 0
-    for record in records.read(collection):
-        seen[record.id] += 1
-        if not (collection / record.file_name).is_file():
-            problems.append(f"{record.id}: {record.file_name} is missing")
-        problems += vocabulary.check(record)
-        splits.setdefault(record.patient or record.id, set()).add(record.split)
-        if record.source and record.source not in ledgers:
-            ledgers[record.source] = all_rows(collection / NOTES / f"{record.source}.jsonl")
-        row = ledgers.get(record.source or "", {}).get(Path(record.file_name).stem)
-        if row and "hashes" in row:
-            pictures[record.id] = row, record.split
-        elif row:
-            older += 1
-    problems += [f"{name}: the id stands {n} times" for name, n in seen.items() if n > 1]
-    problems += [f"patient {patient}: stands in {' and '.join(sorted(held))}" for patient, held in splits.items()
-                 if len(held) > 1]
-    if older:
-        problems.append(f"{older:,} images were ingested before mirrored copies were looked for; ingest their sources again")
-    together: dict[str, list[str]] = {}
-    rows = {name: row for name, (row, _) in pictures.items()}
-    for name, group in grouped(sorted(pictures), rows, duplicates.CERTAIN).items():
-        together.setdefault(group, []).append(name)
-    for names in together.values():
-        held = sorted({pictures[name][1] for name in names})
-        if len(held) > 1:
-            problems.append(f"{' and '.join(names[:4])}: nearly the same picture stands in {' and '.join(held)}")
-    return problems
-
-
-def all_rows(path: Path) -> dict[str, dict]:
-    """The lines of a ledger by name, the last one of each."""
-    found = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        with contextlib.suppress(json.JSONDecodeError, KeyError, TypeError):
-            row = json.loads(line)
-            found[row["name"]] = row
-    return found

@@ -48,10 +48,14 @@ class Record:
     licence: str | None = None           # SPDX identifier where there is one
     split: str = "train"                 # "train", "val" or "test"
     provenance: Provenance | None = None
+    reading: str | None = None           # how deep pixels became 8 bits: "window 40/400 from the header"; None: stored as 8 bits
 
     @property
     def synthetic(self) -> bool:
         return self.provenance is not None
+
+
+KNOWN = frozenset(one.name for one in fields(Record))
 
 
 def pseudonym(source: str, patient: str, key: bytes = PUBLIC_KEY) -> str:
@@ -86,15 +90,19 @@ def as_line(record: Record) -> str:
 
 
 def read(folder: Path) -> Iterator[Record]:
-    """The records of a collection, one at a time; ValueError names the line that is wrong."""
+    """The records of a collection, packed or not, one at a time; ValueError names the line that is wrong."""
     path = Path(folder) / METADATA
     if not path.is_file():
+        from medisyn.data import packed
+        if packed.is_packed(folder):
+            yield from packed.read(folder)
+            return
         raise FileNotFoundError(f"{folder} is not a collection: it should hold metadata.jsonl beside images/; "
                                 "make one with `medisyn ingest`")
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
-                yield from_line(line, where=f"{path} line {number}")
+                yield from_line(line, f"{path} line {number}")
 
 
 def from_line(line: str, where: str = "record") -> Record:
@@ -104,14 +112,17 @@ def from_line(line: str, where: str = "record") -> Record:
         raise ValueError(f"{where}: expected one JSON object a line, found {line[:40]!r} ({error.msg})") from None
     if not isinstance(row, dict):
         raise ValueError(f"{where}: expected a JSON object, found {type(row).__name__}")
-    known = {f.name for f in fields(Record)}
-    for name in row:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            raise ValueError(f"{where}: unknown field {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-    missing = {"id", "file_name", "image_type"} - set(row)
+    return from_row(row, where)
+
+
+def from_row(row: dict, where: str = "record") -> Record:
+    """The record of a JSON object; ValueError says what is wrong with it, and `where`."""
+    for name in row.keys() - KNOWN:
+        near = difflib.get_close_matches(name, KNOWN, 1)
+        raise ValueError(f"{where}: unknown field {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    missing = [name for name in ("file_name", "id", "image_type") if row.get(name) is None]
     if missing:
-        raise ValueError(f"{where}: a record needs id, file_name and image_type; missing {', '.join(sorted(missing))}")
+        raise ValueError(f"{where}: a record needs id, file_name and image_type; missing {', '.join(missing)}")
     findings = row.get("findings") or {}
     wrong = {name: value for name, value in findings.items() if not isinstance(value, bool)}
     if wrong:

@@ -61,8 +61,10 @@ def pad_ufes_20(folder: Path) -> Iterator[Found]:
 SOURCES = (
     Source("isic2017", "ISIC 2017 challenge", ("dermoscopy",), ("dermatology",), "CC0-1.0", UNCONFIRMED,
            "Codella et al., Skin lesion analysis toward melanoma detection, ISBI 2017 challenge, 2018",
-           "https://challenge.isic-archive.com/data/#2017", "near_duplicates", ISIC2017, True, isic2017),
+           "https://challenge.isic-archive.com/data/#2017", "near_duplicates", ISIC2017, True, isic2017,
+           "2,750 images", "The data and part 3 ground truth of each phase; no registration."),
     Source("pad_ufes_20", "PAD-UFES-20 skin lesions by telephone", ("skin_photograph",), ("dermatology",),
            "CC-BY-4.0", STATED, "Pacheco et al., Data in Brief 2020; Mendeley Data zr7vgbcyr2", "https://data.mendeley.com/datasets/zr7vgbcyr2",
-           "patient", PAD_UFES_20, True, pad_ufes_20),
+           "patient", PAD_UFES_20, True, pad_ufes_20,
+           "2,298 images, 3.4 GB", "The zip of the images and metadata.csv; no registration."),
 )

@@ -24,5 +24,6 @@ def cvc_clinicdb(folder: Path) -> Iterator[Found]:
 SOURCES = (
     Source("cvc_clinicdb", "CVC-ClinicDB, colonoscopy frames with polyps", ("gi_endoscopy",), ("gastroenterology",),
            None, UNCONFIRMED, "Bernal et al. 2015; property of Hospital Clinic Barcelona, for research",
-           "https://doi.org/10.1016/j.compmedimag.2015.02.007", "sequence", CVC, False, cvc_clinicdb),
+           "https://doi.org/10.1016/j.compmedimag.2015.02.007", "sequence", CVC, False, cvc_clinicdb,
+           "612 frames", "CVC-ClinicDB with metadata.csv; registration needed."),
 )

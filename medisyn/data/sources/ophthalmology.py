@@ -64,10 +64,13 @@ SOURCES = (
     Source("idrid", "Indian diabetic retinopathy image dataset", ("fundus_photograph",), EYE,
            "CC-BY-4.0 AND CC-BY-SA-4.0", READ,  # images and lesion boxes
            "Porwal et al., Indian Diabetic Retinopathy Image Dataset (IDRiD), Data 2018",
-           "https://doi.org/10.3390/data3030025", "visit", IDRID, True, idrid),
+           "https://doi.org/10.3390/data3030025", "visit", IDRID, True, idrid,
+           "516 images", "The images at IEEE DataPort, and lesion_boxes.csv counted from the lesions; registration needed."),
     Source("chasedb1", "CHASE_DB1 fundus photographs of schoolchildren", ("fundus_photograph",), EYE, "CC-BY-4.0",
            UNCONFIRMED, "Fraz et al., IEEE Transactions on Biomedical Engineering 2012",
-           "https://doi.org/10.1109/TBME.2012.2205687", "patient", CHASEDB1, True, chasedb1),
+           "https://doi.org/10.1109/TBME.2012.2205687", "patient", CHASEDB1, True, chasedb1,
+           "28 images", "CHASEDB1.zip; no registration."),
     Source("unam_fundus_oct", "Fundus photographs and macular OCT, UNAM and IMO", ("fundus_photograph", "oct"), EYE,
-           None, UNCONFIRMED, "Hughes-Cano et al., UNAM and IMO", None, "patient", UNAM, False, unam_fundus_oct),
+           None, UNCONFIRMED, "Hughes-Cano et al., UNAM and IMO", None, "patient", UNAM, False, unam_fundus_oct,
+           None, "The folders EYE FUNDUS and OCT with their tables, from the authors."),
 )

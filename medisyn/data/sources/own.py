@@ -16,6 +16,7 @@ A mapping says where each fact of a record comes from. A plain value holds for e
     normal = {folder = 1, values = {healthy = true, ill = false}}  # the folder the image lies in; 2: the one above
 """
 
+import contextlib
 import difflib
 import json
 import os
@@ -26,6 +27,7 @@ from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+from medisyn.data import archives, parts
 from medisyn.data.images import RASTERS
 from medisyn.data.provenance import Provenance
 from medisyn.data.records import Record
@@ -36,6 +38,7 @@ MAPPING = "medisyn.toml"  # looked for in the folder where no mapping is passed
 TABLE = "a table (CSV, TSV or JSONL) that names images, and a mapping in TOML that says what its columns mean"
 IMAGEFOLDER = ("images with metadata.jsonl or metadata.csv (file_name, image_type, ...), "
                "or folders of images with a mapping in TOML")
+READ_ARCHIVES = ("webdataset",)  # sources that read archives themselves
 LOOKED_UP = ("specialty", "anatomy", "view", "technique", "laterality", "age_years", "sex", "text", "patient",
              "licence")
 KEYS = ("name", "title", "table", "file", "image_type", "findings", *LOOKED_UP)
@@ -173,8 +176,8 @@ def imagefolder(folder: Path, mapping: Path | None = None) -> Iterator[Found]:
     mapping = mapping_of(folder, mapping)
     rules = read_mapping(mapping) if mapping else {}
     paths = files.rasters(folder)
-    files.expect(paths, folder, IMAGEFOLDER)
     metadata = next((path for name in ("metadata.jsonl", "metadata.csv") if (path := folder / name).is_file()), None)
+    files.expect([*paths, metadata] if metadata else paths, folder, IMAGEFOLDER)
     rows: dict[PurePosixPath, dict] = {}
     for row in table_rows(metadata) if metadata else ():
         found = inside(folder, str(row.get("file_name") or ""))
@@ -184,34 +187,53 @@ def imagefolder(folder: Path, mapping: Path | None = None) -> Iterator[Found]:
             rows.setdefault(found, row)
     if not rows and "image_type" not in rules:
         files.expect([], folder, IMAGEFOLDER)
-    plain = {field.name for field in fields(Record)} - {"id", "file_name", "source", "split"}
-    for path in paths:
+    known = set(paths)
+    for path in [*paths, *(path for path in rows if path not in known)]:
         row = rows.get(path, {})
-        said = {key: value for key, value in row.items() if key in plain and value not in (None, "")}
-        said |= {key: read(said[key]) for key, read in (("age_years", files.age), ("sex", files.sex)) if key in said}
-        made, held = (said.pop(name, None) for name in ("provenance", "findings"))
-        mapped = facts(rules, row, path)
-        findings = {**(json.loads(held) if isinstance(held, str) else held or {}), **mapped.pop("findings")}
-        yield record(path, {**said, **mapped, "findings": findings,
-                            "provenance": Provenance.from_dict(made) if made else None})
+        said, mapped = stated(row), facts(rules, row, path)
+        findings = {**said.pop("findings", {}), **mapped.pop("findings")}
+        yield record(path, {**said, **mapped, "findings": findings})
+
+
+PLAIN = {field.name for field in fields(Record)} - {"id", "file_name", "source", "split", "reading"}
+
+
+def stated(row: dict) -> dict:
+    """The fields of a record that the columns of a row name outright."""
+    said = {key: value for key, value in row.items() if key in PLAIN and value not in (None, "")}
+    said |= {key: read(said[key]) for key, read in (("age_years", files.age), ("sex", files.sex)) if key in said}
+    made, held = (said.pop(name, None) for name in ("provenance", "findings"))
+    said["findings"] = json.loads(held) if isinstance(held, str) else held or {}
+    return said | ({"provenance": Provenance.from_dict(made)} if made else {})
 
 
 def record(path: PurePosixPath, said: dict) -> Found:
+    """A record of the fields that are said of an image."""
     if not said.get("image_type"):
         return Unfit(str(path), "its image type is unknown; say image_type in the mapping or the table")
-    wrong = {key: value for key, value in said["findings"].items() if not isinstance(value, bool)}
+    wrong = [key for key, value in said["findings"].items() if not isinstance(value, bool)]
     if wrong:
-        raise ValueError(f"{path}: findings are true or false, and left out where unknown; found {wrong}")
+        raise ValueError(f"findings are true or false, and left out where unknown; found another value for {', '.join(wrong)}")
     return Record(id=str(path), file_name=str(path), **said)
 
 
 def inside(folder: Path, said: str, beside: Path | None = None) -> PurePosixPath | None:
-    """The image that a table means, whatever its suffix, relative to the folder; None where none lies inside it."""
+    """The image that a table means, whatever its suffix, relative to the folder; None where none lies inside it.
+
+    Any address of `parts` will do: "scan.dcm#3", "batch.zip!inner/x.png".
+    """
+    root = os.path.normpath(folder)
     for base in (folder, beside or folder):
         meant = Path(os.path.normpath(base / said.replace("\\", "/")))  # a link may lead elsewhere, ".." may not
+        if not said or not meant.is_relative_to(root):
+            continue
         for path in (meant, *(meant.with_name(files.stem(meant.name) + suffix) for suffix in RASTERS)):
-            if said and path.is_relative_to(os.path.normpath(folder)) and path.is_file():
-                return PurePosixPath(path.relative_to(os.path.normpath(folder)).as_posix())
+            if path.is_file():
+                return PurePosixPath(path.relative_to(root).as_posix())
+        if "#" in said or "!" in said:
+            with contextlib.suppress(ValueError):
+                parts.locate(Path(root), meant.relative_to(root).as_posix())
+                return PurePosixPath(meant.relative_to(root).as_posix())
     return None
 
 
@@ -222,11 +244,17 @@ def mapping_of(folder: Path, mapping: Path | None) -> Path | None:
     return Path(folder) / MAPPING if (Path(folder) / MAPPING).is_file() else None
 
 
+def stated_name(folder: Path, mapping: Path | None) -> str | None:
+    """The name that a mapping gives to the data; None where none does."""
+    path = mapping_of(folder, mapping)
+    return read_mapping(path).get("name") if path else None
+
+
 def named(source: Source, folder: Path, mapping: Path | None) -> Source:
     """`table` or `imagefolder` under the name of the data it reads: the mapping's, else the folder's."""
     path = mapping_of(folder, mapping)
     rules = read_mapping(path) if path else {}
-    name = re.sub(r"[^a-z0-9]+", "_", str(rules.get("name", Path(folder).resolve().name)).lower()).strip("_") or "own"
+    name = re.sub(r"[^a-z0-9]+", "_", str(rules.get("name", archives.stem(Path(folder).resolve()))).lower()).strip("_") or "own"
     return replace(source, name=name, title=rules.get("title", source.title), read=partial(source.read, mapping=path))
 
 

@@ -29,5 +29,6 @@ SOURCES = (
     Source("lc25000", "Lung and colon cancer histopathology", ("histopathology",), ("pathology",),
            "freely available to be used by AI researchers in any way they see fit", READ,
            "Borkowski et al., arXiv 1912.12142", "https://arxiv.org/abs/1912.12142", "source tile", LC25000, True,
-           lc25000),
+           lc25000,
+           "25,000 images, 1.9 GB", "LC25000.zip; no registration."),
 )

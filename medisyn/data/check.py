@@ -1,0 +1,103 @@
+"""Check: what is wrong with a collection, a sentence a problem.
+
+One pass over the records, which need not fit into memory: 17 bytes of each are kept. Names are looked up in a second
+pass, and only where something is wrong. Where ingest left its ledgers, pictures are compared too.
+"""
+
+import hashlib
+from array import array
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from medisyn.data import duplicates, ledger, records, vocabulary
+from medisyn.data.ledger import Looks
+from medisyn.data.records import SPLITS, Record
+
+
+def check(collection: Path) -> list[str]:
+    """What is wrong with a collection; [] where nothing is.
+
+    Missing images, ids that stand twice, words that are not in the vocabulary, patients in two splits, and,
+    where ingest left its ledgers, near-identical pictures in two splits.
+    """
+    collection, problems = Path(collection), []
+    ids, people, splits = array("Q"), array("Q"), array("B")
+    named: dict[str, dict[str, str]] = {}  # source: name of the image: split
+    inside = not (collection / records.METADATA).is_file()  # packed: the images lie beside the facts
+    ledgers: dict[str, bool] = {}
+    for record in records.read(collection):
+        ids.append(code(record.id))
+        people.append(code(person(record)))
+        splits.append(SPLITS.index(record.split))
+        if not inside and not (collection / record.file_name).is_file():
+            problems.append(f"{record.id}: {record.file_name} is missing")
+        problems += vocabulary.check(record)
+        source = record.source
+        if source and source not in ledgers:
+            ledgers[source] = ledger.path_of(collection, source).is_file()
+        if source and ledgers[source]:
+            named.setdefault(source, {})[Path(record.file_name).stem] = record.split
+    problems += twice(collection, np.frombuffer(ids, np.uint64))
+    problems += torn(collection, np.frombuffer(people, np.uint64), np.frombuffer(splits, np.uint8))
+    return [*problems, *leaks(collection, named)]
+
+
+def code(name: str) -> int:
+    """64 bits that stand for a name."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+
+
+def person(record: Record) -> str:
+    return record.patient or record.id
+
+
+def twice(collection: Path, ids: np.ndarray) -> Iterator[str]:
+    """The ids that stand more than once. ids: a `code` a record."""
+    found, counts = np.unique(ids, return_counts=True)
+    several = {int(one): int(n) for one, n in zip(found[counts > 1], counts[counts > 1], strict=True)}
+    for record in records.read(collection) if several else ():
+        n = several.pop(code(record.id), None)
+        if n:
+            yield f"{record.id}: the id stands {n} times"
+
+
+def torn(collection: Path, people: np.ndarray, splits: np.ndarray) -> Iterator[str]:
+    """The patients who stand in more than one split. people: a `code` a record; splits: its place in SPLITS."""
+    order = np.lexsort((splits, people))
+    one, split = people[order], splits[order]
+    apart = one[1:][(one[1:] == one[:-1]) & (split[1:] != split[:-1])]
+    left = {int(name) for name in apart}
+    for record in records.read(collection) if left else ():
+        name = code(person(record))
+        if name in left:
+            left.remove(name)
+            held = sorted(SPLITS[i] for i in np.unique(splits[people == np.uint64(name)]))
+            yield f"patient {person(record)}: stands in {' and '.join(held)}"
+
+
+def leaks(collection: Path, named: dict[str, dict[str, str]]) -> Iterator[str]:
+    """The pictures that stand nearly the same in two splits. named: the split of each image, by source and name."""
+    looks, older = looks_of(collection, named)
+    if older:
+        yield f"{older:,} images were ingested before mirrored copies were looked for; ingest their sources again"
+    together: dict[str, list[str]] = {}
+    for name, group in ledger.grouped(looks, duplicates.CERTAIN).items():
+        together.setdefault(group, []).append(name)
+    for names in together.values():
+        held = sorted({named[name.rpartition("/")[0]][name.rpartition("/")[2]] for name in names})
+        if len(held) > 1:
+            yield f"{' and '.join(names[:4])}: nearly the same picture stands in {' and '.join(held)}"
+
+
+def looks_of(collection: Path, named: dict[str, dict[str, str]]) -> tuple[Looks, int]:
+    """What the ledgers hold of the images that a collection names, as "source/name", and how many lines are too old."""
+    older, held = 0, []
+    for source, names in sorted(named.items()):
+        path = ledger.path_of(collection, source)
+        found = ledger.looks(path, names)
+        older += len({row["name"] for row in ledger.rows(path)} & set(names) - set(found.names))
+        held.append(replace(found, names=[f"{source}/{name}" for name in found.names]))
+    return ledger.joined(held), older

@@ -1,0 +1,155 @@
+"""The engine: one function over many tasks, in processes of this machine or on a Ray cluster.
+
+Tasks come back in any order, each with its result. A process that dies (a crash in a decoder, too little memory, a
+picture that takes longer than TASK_SECONDS) is replaced; what it had in hand is tried again, one task at a time, and
+the task that kills again is given back as Lost. So no task is lost without a word, and none can hang a run.
+"""
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from itertools import islice
+from multiprocessing import get_context
+from typing import Any
+
+ENGINES = ("processes", "ray")
+CHUNK = 8              # tasks that go to a process together
+WORTHWHILE = 16        # a process costs as much time to start as so many images take
+TASK_SECONDS = 300     # of the clock for one task, then its process ends
+
+
+@dataclass(frozen=True)
+class Lost:
+    """What comes back for a task whose process died each time."""
+
+    reason: str = "reading it ended the process that read it: its decoder crashed, or it took too much memory or time"
+
+
+def map(function: Callable[[Any], Any], tasks: Sequence[Any], engine: str = "processes", address: str | None = None,
+        workers: int | None = None) -> Iterator[tuple[Any, Any]]:
+    """(task, function(task)) for every task, or (task, Lost), in any order.
+
+    function  a function of a module, without side effects that must not happen twice
+    engine    "processes" of this machine, or "ray": Ray Data on a cluster whose machines see the same files
+    address   of an existing Ray cluster; None starts one on this machine
+    workers   processes; None: one a processor (processes), as many as the cluster has (ray)
+    """
+    if engine not in ENGINES:
+        raise ValueError(f"engine should be one of {', '.join(ENGINES)}; found {engine!r}")
+    if engine == "ray":
+        yield from on_ray(function, tasks, address, workers)
+        return
+    workers = min(workers or os.cpu_count() or 1, max(1, len(tasks) // WORTHWHILE))
+    if workers == 1:
+        for task in tasks:
+            yield task, function(task)
+        return
+    yield from in_processes(function, tasks, workers)
+
+
+def in_processes(function: Callable, tasks: Iterable, workers: int) -> Iterator[tuple[Any, Any]]:
+    """As `map`, in a pool of processes that is replaced where one of them dies."""
+    left = iter(tasks)
+    chunks = iter(lambda: tuple(islice(left, CHUNK)), ())
+    ended = False
+    while not ended:
+        pending: dict[Future, tuple] = {}
+        try:
+            with pool(workers) as processes:
+                while True:
+                    for chunk in chunks:
+                        pending[submit(processes, function, chunk)] = chunk
+                        if len(pending) >= 3 * workers:
+                            break
+                    if not pending:
+                        ended = True
+                        break
+                    for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                        results = future.result()
+                        yield from zip(pending.pop(future), results, strict=True)
+        except BrokenProcessPool:
+            yield from one_by_one(function, [task for chunk in pending.values() for task in chunk])
+
+
+def submit(processes: ProcessPoolExecutor, function: Callable, chunk: tuple) -> Future:
+    """A future of a chunk; one that already failed where the pool is broken, so that the chunk stays on the list."""
+    try:
+        return processes.submit(each, function, chunk, TASK_SECONDS)
+    except BrokenProcessPool as error:
+        failed: Future = Future()
+        failed.set_exception(error)
+        return failed
+
+
+def one_by_one(function: Callable, tasks: Sequence) -> Iterator[tuple[Any, Any]]:
+    """As `map`, one task at a time in a process of its own, so that a task that kills is known."""
+    left = list(tasks)
+    while left:
+        try:
+            with pool(1) as process:
+                while left:
+                    (result,) = process.submit(each, function, left[:1], TASK_SECONDS).result()
+                    yield left.pop(0), result
+        except BrokenProcessPool:
+            yield left.pop(0), Lost()
+
+
+def pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+
+
+def each(function: Callable, tasks: Sequence, seconds: int) -> list:
+    """What a process does with its chunk: an alarm ends it where one task takes too long."""
+    alarm = getattr(signal, "alarm", None)  # not on Windows
+    results = []
+    for task in tasks:
+        if alarm:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            alarm(seconds)
+        try:
+            results.append(function(task))
+        finally:
+            if alarm:
+                alarm(0)
+    return results
+
+
+def on_ray(function: Callable, tasks: Sequence, address: str | None, workers: int | None) -> Iterator[tuple[Any, Any]]:
+    """As `map`, through Ray Data; tasks that the cluster failed at are tried once more in processes here."""
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise ValueError("engine ray needs Ray, which is not installed; pip install medisyn[ray]") from None
+    started = not ray.is_initialized()
+    if started:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", include_dashboard=False if address is None else None)
+    try:
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.max_errored_blocks = -1
+        numbered = ray.data.from_items([{"number": i, "task": task} for i, task in enumerate(tasks)],
+                                       override_num_blocks=max(1, min(len(tasks) // WORTHWHILE, 10_000)))
+        done = numbered.map_batches(batch, fn_kwargs={"function": function}, batch_size=CHUNK, batch_format="numpy",
+                                    concurrency=workers)
+        seen = bytearray(len(tasks))
+        for row in done.iter_rows():
+            seen[row["number"]] = 1
+            yield tasks[row["number"]], row["result"]
+    finally:
+        if started:
+            with contextlib.suppress(Exception):
+                ray.shutdown()
+    yield from one_by_one(function, [task for task, there in zip(tasks, seen, strict=True) if not there])
+
+
+def batch(rows: dict, function: Callable) -> dict:
+    """What a machine of the cluster does with a batch."""
+    import numpy as np
+    results = np.empty(len(rows["task"]), object)
+    results[:] = [function(task) for task in rows["task"]]
+    return {"number": rows["number"], "result": results}

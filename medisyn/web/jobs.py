@@ -1,0 +1,90 @@
+"""Jobs as pages and programs see them: how far, how long still, and news while they run."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+
+from starlette.concurrency import run_in_threadpool
+
+from medisyn.web import queue
+from medisyn.web.database import OPEN, images, jobs, row, rows, sql
+
+LOOK = 0.2        # seconds between looks at a running job
+KEEP_ALIVE = 15   # seconds of silence, after which a line without meaning is sent
+EACH = 200        # new images told at once
+
+
+def job(engine: sql.Engine, name: str) -> dict | None:
+    """One job by its opaque id."""
+    one = row(engine, sql.select(jobs).where(jobs.c.id == name))
+    return told(engine, one) if one else None
+
+
+def latest(engine: sql.Engine, limit: int = 50, open_only: bool = False) -> list[dict]:
+    """Jobs, newest first."""
+    marks = [jobs.c.state.in_(OPEN)] if open_only else []
+    return [told(engine, one) for one in rows(engine, sql.select(jobs).where(*marks).order_by(jobs.c.number.desc()).limit(limit))]
+
+
+def told(engine: sql.Engine, one: dict) -> dict:
+    """A row of `jobs` as the API tells it."""
+    is_open = one["state"] in OPEN
+    return {"id": one["id"], "state": one["state"], "title": one["title"], "total": one["total"], "done": one["done"],
+            "refused": one["refused"], "steps": one["steps"], "guidance": one["guidance"], "error": one["error"],
+            "asked_at": one["asked_at"], "begun_at": one["begun_at"], "ended_at": one["ended_at"],
+            "prompts": len(one["asked"]), "prompt": one["asked"][0][0], "seed": one["asked"][0][2],
+            "seconds_left": round(queue.seconds_left(engine, one), 1) if is_open else None,
+            "jobs_ahead": queue.ahead(engine, one) if is_open else 0}
+
+
+def news(engine: sql.Engine, name: str, after: int = 0) -> tuple[dict, int] | None:
+    """A job with its images beyond a number, and the number up to which they are told; None: no such job."""
+    one = job(engine, name)  # before the images: where it has ended, all of them are there
+    if one is None:
+        return None
+    more = rows(engine, sql.select(images.c.number, images.c.id, images.c.position, images.c.reason,
+                                   images.c.prompt).where(
+        images.c.job == name, images.c.number > after).order_by(images.c.number).limit(EACH))
+    fresh = [{"id": m["id"] if m["reason"] is None else None, "position": m["position"], "prompt": m["prompt"],
+              "reason": m["reason"]} for m in more]
+    return one | {"images": fresh}, more[-1]["number"] if more else after
+
+
+def watched(engine: sql.Engine) -> Callable[[str, int], tuple[dict, int] | None]:
+    """`news` for many who ask the same at once: looked up once in LOOK seconds."""
+    seen: dict[tuple[str, int], tuple[float, tuple[dict, int] | None]] = {}
+
+    def look(name: str, after: int) -> tuple[dict, int] | None:
+        at, held = seen.get((name, after), (0.0, None))
+        if time.monotonic() - at < LOOK * 0.8:
+            return held
+        if len(seen) > 1_000:
+            seen.clear()
+        held = news(engine, name, after)
+        seen[name, after] = time.monotonic(), held
+        return held
+    return look
+
+
+async def events(look: Callable[[str, int], tuple[dict, int] | None], name: str, after: int) -> AsyncIterator[str]:
+    """Server-sent events of a job until it ends; the id of each is the number to go on from after a broken line."""
+    before, silent = None, time.monotonic()
+    while True:
+        found = await run_in_threadpool(look, name, after)
+        if found is None:
+            return
+        one, after = found
+        if before != one | {"seconds_left": None}:
+            yield f"id: {after}\nevent: progress\ndata: {json.dumps(one)}\n\n"
+            silent = time.monotonic()
+        elif time.monotonic() - silent > KEEP_ALIVE:
+            yield ": still here\n\n"
+            silent = time.monotonic()
+        before = one | {"seconds_left": None, "images": []}
+        if len(one["images"]) == EACH:
+            continue
+        if one["state"] not in OPEN:
+            yield f"id: {after}\nevent: end\ndata: {json.dumps({'state': one['state']})}\n\n"
+            return
+        await asyncio.sleep(LOOK)
