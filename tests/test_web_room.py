@@ -75,11 +75,17 @@ def test_new_links_end_old_links_and_old_sessions(study):
 
 
 def test_a_session_cannot_be_made_up(study, seat):
-    held = dict(seat.client.cookies)["medisyn_room"]
+    [(name, held)] = dict(seat.client.cookies).items()
     for forged in (held.replace("reader-01", "reader-02"), held[:-1] + ("0" if held[-1] != "0" else "1"), "reader-01/x/y.z", "é.é"):
         seat.client.cookies.clear()
-        answer = seat.client.get("/", headers={"cookie": f"medisyn_room={forged}".encode()}, follow_redirects=False)
+        answer = seat.client.get("/", headers={"cookie": f"{name}={forged}".encode()}, follow_redirects=False)
         assert answer.status_code == 303, forged
+
+
+def test_a_folder_that_is_no_study_stays_as_it_is(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is not a study"):
+        create(Settings(tmp_path / "nothing"))
+    assert not (tmp_path / "nothing").exists()
 
 
 def test_a_word_of_the_page_is_needed_to_answer(seat):
@@ -266,6 +272,18 @@ def test_time_runs_from_the_first_showing_even_over_a_restart(study, monkeypatch
     clock[0] += 10 * sittings.LONGEST
     seat.answer()
     assert [one.seconds for one in responses.read(study)] == [30.0, 7.0, None]
+
+
+def test_what_another_process_adds_is_seen(study, seat):
+    """Two servers on one study: each counts what the other kept."""
+    seat.answer()
+    order = design.order(study, "reader-01")
+    responses.append(study, responses.Response(study.id, "reader-01", order[1], 1, "real", 1))
+    assert "Case <strong>3</strong>" in seat.page()
+    held, late = seat.case(), responses.Response(study.id, "reader-01", order[2], 2, "real", 1)
+    responses.append(study, late)
+    assert seat.post("/answer", case=held, choice=0, confidence=1).status_code == 409
+    assert seat.answer().status_code == 201 and len(responses.read(study)) == 4
 
 
 def test_a_reader_comes_back_to_the_case_that_was_due(study):

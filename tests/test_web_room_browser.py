@@ -58,5 +58,5 @@ def test_two_readers_finish_a_study_and_their_answers_come_through(tmp_path, com
     assert report["responses"]["n"] == 40
     for reader in study.readers:
         right = sum(truth[one.case].answer == one.answer for one in given if one.reader == reader) / 20
-        [row] = [row for row in report["estimates"] if row["name"] == "accuracy" and row["group"] == reader]
+        [row] = [row for row in report["estimates"] if row["name"] == "accuracy" and row["group"] == f"reader={reader}"]
         assert row["value"] == pytest.approx(right) and row["n"] == 20

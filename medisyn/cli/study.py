@@ -75,7 +75,7 @@ def simulate(folder: Folder, out: Out,
 def serve_study(
         folder: Folder,
         host: Annotated[str, typer.Option(help="Address to listen on; all but this machine's own need --token.")] = "127.0.0.1",
-        port: Annotated[int, typer.Option(min=1, max=65535)] = 8001,
+        port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8001,
         token: Annotated[str | None, typer.Option(help="Opens a page on how far the readers are; another one ends all sessions.",
                                                   envvar="MEDISYN_TOKEN")] = None,
         name: Annotated[list[str] | None, typer.Option(help="A host name that the server answers to besides its own.")] = None,

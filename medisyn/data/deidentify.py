@@ -104,9 +104,11 @@ def facts_header(dataset: object) -> dict[str, object]:
     for field in ALLOWED:
         if field.tag not in dataset:
             continue
+        if field.kind is bool:
+            found[field.keyword] = True
+            continue
         try:
-            value = dataset[field.tag].value
-            value = value not in (None, "", b"") or None if field.kind is bool else plain(value, field.kind)
+            value = plain(dataset[field.tag].value, field.kind)
         except Exception:  # whatever a broken value does to its reader, it is unknown, and not repeated in an error
             continue
         if value not in (None, "", ()):

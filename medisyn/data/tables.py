@@ -65,6 +65,8 @@ class Array:
         self.row_bytes = int(np.prod(self.shape[1:], dtype=object)) * self.dtype.itemsize
         if self.row_bytes > MOST_BYTES:
             raise Reason(f"a row of {name} holds more than 2 GiB")
+        if len(self.shape) > 2 and self.shape[1] * self.shape[2] > Image.MAX_IMAGE_PIXELS:
+            raise Reason(f"a row of {name} holds more pixels than can be read")
 
     def row(self, number: int) -> np.ndarray:
         if not 0 <= number < self.shape[0]:

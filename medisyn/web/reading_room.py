@@ -37,9 +37,9 @@ class Entry(BaseModel):
 
 def create(settings: Settings) -> safety.App:
     """The room of the study in settings.folder, as an ASGI application; ValueError where the study is not whole."""
+    study = design.read(settings.folder)  # before anything is written
     secret = secret_of(settings.folder)
-    opened = sittings.open_study(settings.folder, secret)
-    outer = door(settings, secret)
+    opened, outer = sittings.open_study(settings.folder, secret), door(settings, secret, study.id)
     room = Room(opened, lambda request: whose(opened, outer, settings, request))
     app = FastAPI(title="MediSyn reading room", docs_url=None, redoc_url=None, openapi_url=None)
     app.mount(f"/static/{VERSION}", studio_app.Cached(directory=STATIC))
@@ -50,10 +50,10 @@ def create(settings: Settings) -> safety.App:
     return safety.guarded(app, outer)
 
 
-def door(settings: Settings, secret: bytes) -> Door:
+def door(settings: Settings, secret: bytes, study: str) -> Door:
     """As the studio's, but nobody is inside without a session of one's own: where no token is given, one that nobody knows is."""
     token = settings.token or hmac.new(secret, b"room", hashlib.sha256).hexdigest()
-    return replace(studio_app.door(settings, secret), token=token, body=BODY, cookie="medisyn_room")
+    return replace(studio_app.door(settings, secret), token=token, body=BODY, cookie=f"medisyn_room_{study}")
 
 
 def tag(outer: Door, kept: str) -> str:

@@ -74,11 +74,26 @@ def shown_in(folder: Path) -> dict[tuple[str, str], float]:
 
 def given(sittings: Sittings) -> tuple[Response, ...]:
     """All responses, read again only when their file has changed."""
-    path = sittings.study.folder / responses.FILE
-    stamp = (stat.st_size, stat.st_mtime_ns) if path.is_file() and (stat := path.stat()) else (0, 0)
+    stamp = stamp_of(sittings.study)
     if sittings.held.get("responses", ((),))[0] != stamp:
         sittings.held["responses"] = (stamp, tuple(responses.read(sittings.study)))
     return sittings.held["responses"][1]
+
+
+def stamp_of(study: Study) -> tuple[int, int]:
+    """Bytes and time of the file of responses."""
+    path = study.folder / responses.FILE
+    return (stat.st_size, stat.st_mtime_ns) if path.is_file() and (stat := path.stat()) else (0, 0)
+
+
+def add(sittings: Sittings, said: Response) -> Response:
+    """Append a response, and hold it with the others unless another process wrote as well."""
+    before, known = sittings.held.pop("responses", ((0, 0), ()))
+    new = responses.append(sittings.study, said)
+    after = stamp_of(sittings.study)
+    if after[0] == before[0] + len(responses.canonical(vars(new))) + 1:
+        sittings.held["responses"] = (after, (*known, new))
+    return new
 
 
 def place(sittings: Sittings, reader: str) -> Place:
@@ -140,7 +155,7 @@ def answer(sittings: Sittings, reader: str, case: str, choice: int, confidence: 
             responses.checked(sittings.study, said)
         except ValueError as error:
             raise Misfit(str(error).partition(": ")[2]) from None  # without the case's name
-        return responses.append(sittings.study, said)
+        return add(sittings, said)
 
 
 def kept(seconds: float | None) -> float | None:

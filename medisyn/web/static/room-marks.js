@@ -84,7 +84,7 @@ export function key(event) {
 }
 
 button.addEventListener("click", () => mark());
-kinds.addEventListener("change", told);
+kinds.addEventListener("change", () => { told(); stages[cross.image].scrollIntoView({ block: "nearest" }); }); // on a small screen it is far up
 stages.forEach((stage, image) => {
   const ratio = () => devicePixelRatio || 1, cover = stage.querySelector(".cover"), canvas = stage.querySelector("canvas");
   stage.addEventListener("drawn", ({ detail }) => {

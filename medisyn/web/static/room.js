@@ -82,7 +82,7 @@ async function give() {
     if (error.status !== 409) {
       sending = false;
       told();
-      const again = error.status === 401 ? "Open your link again; you come back to this case." : "It is not sent yet; press Enter to try again.";
+      const again = error.status === 401 ? "Open your link again; you come back to this case." : "Your answer is not sent yet; send it again.";
       return say(`${error.message} ${again}`, true);
     }
   }
