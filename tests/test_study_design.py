@@ -49,14 +49,14 @@ def test_real_images_show_what_the_synthetic_ones_show(study):
 
 def test_no_cue_in_size_bytes_mode_metadata_or_date(study):
     files = sorted((study.folder / "images").iterdir())
-    assert len(files) == 44 and study.side == 64
+    assert len(files) == 44 and study.side == 48
     seen = set()
     for path in files:
         picture = studies.opened(path)
         seen.add((path.stat().st_size, path.stat().st_mtime, picture.mode, picture.size, tuple(picture.info), len(path.stem)))
     assert len(seen) == 1
     (size, date, mode, shape, info, _), = seen
-    assert (date, mode, shape, info) == (stimuli.DATE, "RGB", (64, 64), ())
+    assert (date, mode, shape, info) == (stimuli.DATE, "RGB", (48, 48), ())
 
 
 def test_nothing_that_is_shown_names_arm_or_origin(study):
@@ -74,7 +74,11 @@ def test_a_stimulus_is_the_central_square_of_its_image(study, home):
     made = next(case for case in study.cases if known[case.id].arm == "synthetic")
     record = {r.id: r for r in records.read(home / "made")}[known[made.id].records[0]]
     shown, stored = studies.opened(design.picture(study, made.images[0])), studies.opened(home / "made" / record.file_name)
-    assert np.array_equal(np.asarray(shown), np.asarray(stored.convert("RGB")))
+    assert np.array_equal(np.asarray(shown), np.asarray(images.square(stored.convert("RGB"), study.side)))
+
+
+def test_every_image_loses_pixels_so_that_none_shows_that_it_alone_was_not_reduced():
+    assert [stimuli.reduced(side) for side in (256, 128, 100, 64, 20)] == [192, 96, 72, 48, 15]
 
 
 def test_the_same_seed_draws_the_same_study_and_another_another(home, study):

@@ -23,7 +23,7 @@ def new(real: Annotated[str, typer.Option(help="Real images: a collection, or CO
         readers: Annotated[int, typer.Option(help="Readers who are asked.")] = 5,
         repeats: Annotated[float, typer.Option(help="Share of the cases shown twice.")] = 0.1,
         margin: Annotated[float, typer.Option(help="How far from chance still counts as chance.")] = 0.1,
-        side: Annotated[int | None, typer.Option(help="Pixels of every image; left out: the shortest side of any.")] = None,
+        side: Annotated[int | None, typer.Option(help="Pixels of every image; left out: 3/4 of the shortest side of any.")] = None,
         title: Annotated[str, typer.Option(help="What readers see at the top.")] = "",
         seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
         as_json: Json = False) -> None:

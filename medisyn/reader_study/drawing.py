@@ -22,7 +22,7 @@ class Plan:
     readers: int = 5
     repeats: float = 0.1      # share of the cases shown twice
     seed: int = 0
-    side: int | None = None   # pixels; None: the shortest side of any image
+    side: int | None = None   # pixels; None: three quarters of the shortest side of any image
     margin: float = 0.1       # of equivalence: accuracy within 0.5 -/+ margin counts as chance
     title: str = ""
 
@@ -43,7 +43,7 @@ def new(plan: Plan, real: str | Path, synthetic: str | Path, folder: Path,
     rng = np.random.default_rng(plan.seed)
     drawn = cases.draw(plan.design, cases.open_arm(real, False), cases.open_arm(synthetic, True), plan.cases, rng)
     smallest = stimuli.common_side(path for one in drawn for path, _ in one.pictures)
-    side = plan.side or smallest
+    side = plan.side or stimuli.reduced(smallest)
     if side > smallest:
         raise ValueError(f"--side: expected at most {smallest}, the shortest side of an image of the study; found {side}")
     shown, truth, files = named(drawn, plan.repeats, rng)
