@@ -242,6 +242,8 @@ COLOUR_BARS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0), (255, 255, 255)
 @pytest.mark.parametrize("path", sorted(path for path in BUNDLED.glob("SC_rgb_*.dcm") if not any(
     word in path.name for word in ("small", "jpeg.dcm", "jpeg_app14", "jpeg_dcmd"))), ids=lambda path: path.name)
 def test_colour_bars_keep_their_colours_whatever_wrote_them(path):
+    if path.name == "SC_rgb_jpeg_gdcm.dcm" and not dicom.has_libjpeg():
+        pytest.skip("JPEG Lossless needs pylibjpeg-libjpeg, which is GPL")
     pixels, _ = seen(path)
     shown = [pixels[row, 50] for row in (5, 25, 45, 65, 95)]
     assert np.abs(np.array(shown) - COLOUR_BARS).max() <= 5
@@ -258,7 +260,8 @@ def test_every_hard_case_is_read_or_refused_in_one_sentence():
         except ValueError as error:
             assert "\n" not in str(error) and path.name not in str(error)
             refused += 1
-    assert read >= 44 and refused <= 3, (read, refused)
+    lossless = 0 if dicom.has_libjpeg() else 2  # files that only the GPL library reads
+    assert read >= 44 - lossless and refused <= 3 + lossless, (read, refused)
 
 
 # Silence, broken files, hostile files
