@@ -10,6 +10,7 @@ import csv
 import dataclasses
 import hashlib
 import io
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -325,7 +326,10 @@ def record_of(understood: Understanding, **more: object) -> Record:
 
 
 def write(made: Iterable[Synthetic | Refused], folder: Path) -> Iterator[Synthetic | Refused]:
-    """Write images and their metadata lines as they come, and pass on all; an image already there is replaced."""
+    """Write images and their metadata lines as they come, and pass on all; an image already there is replaced.
+
+    A seed of which nothing may be kept is a line of refused.jsonl: the report counts them.
+    """
     folder = Path(folder)
     (folder / "images").mkdir(parents=True, exist_ok=True)
     known = {r.id: r for r in records.read(folder)} if (folder / "metadata.jsonl").is_file() else {}
@@ -333,6 +337,7 @@ def write(made: Iterable[Synthetic | Refused], folder: Path) -> Iterator[Synthet
     with (folder / "metadata.jsonl").open("a", encoding="utf-8") as lines:
         for one in made:
             if isinstance(one, Refused):
+                note_refused(one, folder / "refused.jsonl")
                 yield one
                 continue
             images.write_png(one.image, folder / one.record.file_name, one.record.provenance)
@@ -344,6 +349,13 @@ def write(made: Iterable[Synthetic | Refused], folder: Path) -> Iterator[Synthet
             yield one
     if outdated:
         records.write(known.values(), folder)
+
+
+def note_refused(one: Refused, file: Path) -> None:
+    """A line for what was refused; the last one of a prompt and seed counts."""
+    with file.open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps({"prompt": one.how.prompt, "seed": one.how.seed, "tries": len(one.verdicts), "reason": one.reason,
+                                "guard": one.verdicts[0].guard}, ensure_ascii=False) + "\n")
 
 
 def contact_sheet(folder: Path, name: str = "contact-sheet.png", title: str | None = None, each: int = 12) -> Path:

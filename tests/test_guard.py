@@ -296,6 +296,8 @@ def test_what_is_refused_is_counted_and_nothing_at_all_is_a_failure(call, model,
     assert "1 images in" in out
     assert "guard: 4 blocked and drawn again, 1 refused" in out
     assert "was refused: 4 tries" in err
+    (line,) = map(json.loads, (tmp_path / "out" / "refused.jsonl").read_text().splitlines())
+    assert (line["prompt"], line["seed"], line["tries"], line["guard"]) == (PROMPT, 0, 4, "index-a")
     decide(refusing(set(range(99)), []))
     code, out, err = call("generate", PROMPT, "-n", 2, "--seed", 9, "--model", folder, "-o", tmp_path / "none")
     assert code == 1

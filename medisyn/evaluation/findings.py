@@ -51,6 +51,21 @@ def validity(known: Known) -> list[Finding]:
     return said
 
 
+def guarding(known: Known) -> list[Finding]:
+    looked, blocked, flagged = (known.get((f"guard_{name}_share", "all")) for name in ("looked", "blocked", "flagged"))
+    said = []
+    if flagged and flagged.value:
+        said.append(Finding(f"{percent(flagged)} of the synthetic images were kept although the maker's own guard called them "
+                            "copies", True, ("guard_flagged_share",)))
+    if looked and looked.value < 1:
+        said.append(Finding(f"the maker's guard looked at {percent(looked)} of the synthetic images only", False,
+                            ("guard_looked_share",)))
+    if blocked and blocked.value:
+        said.append(Finding(f"the maker's guard had {percent(blocked)} of all that was drawn blocked and drawn again", False,
+                            ("guard_blocked_share",)))
+    return said
+
+
 def copies(known: Known) -> list[Finding]:
     made, unseen = known.get(("copy_rate", "all")), known.get(("copy_rate_unseen", "all"))
     planted, said = known.get(("copy_rate_planted", "all")), []
@@ -134,4 +149,4 @@ def smallness(known: Known) -> list[Finding]:
     return []
 
 
-RULES = (validity, copies, nearness, membership, alignment, narrowness, told_apart, smallness)
+RULES = (validity, guarding, copies, nearness, membership, alignment, narrowness, told_apart, smallness)

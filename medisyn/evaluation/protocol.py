@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from medisyn.estimates import Estimate, absent, from_dict
-from medisyn.evaluation import validity
+from medisyn.evaluation import declared, validity
 from medisyn.evaluation.features import Extractor, extract
 from medisyn.evaluation.sets import Images, Sets, content
 
@@ -77,7 +77,7 @@ def judge_validity(asked: Asked) -> Part:
     rows = validity.measure(asked.sets, lambda k, n: asked.progress("validity", k, n))
     grid = Picture("Synthetic images by prompt", panels.by_prompt(asked.sets.synthetic, asked.out),
                    "The first of each prompt as they lie in the set, none chosen.")
-    return Part("validity", tuple(rows), (grid,))
+    return Part("validity", (*rows, *declared.measure(asked.sets)), (grid,))
 
 
 def judge_fidelity(asked: Asked) -> Part:
@@ -184,6 +184,8 @@ def fingerprint(asked: Asked) -> str:
 
 def of_set(images: Images) -> str:
     told = hashlib.sha256()
+    for file in dict.fromkeys(path.parents[1] / declared.REFUSED for path in images.paths[:1]):
+        told.update(file.read_bytes() if file.is_file() else b"")
     for record, path in zip(images.records, images.paths, strict=True):
         told.update(f"{content(path)} {dataclasses.asdict(record)!r}".encode())
     return told.hexdigest()
