@@ -8,6 +8,8 @@
 """
 
 from medisyn.models.bases.base import Base, Told, to_channels
-from medisyn.models.bases.folder import FAMILIES, load
+from medisyn.models.bases.families import FAMILIES
+from medisyn.models.bases.folder import load
+from medisyn.models.bases.text import replace_text
 
-__all__ = ["FAMILIES", "Base", "Told", "load", "to_channels"]
+__all__ = ["FAMILIES", "Base", "Told", "load", "replace_text", "to_channels"]

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from medisyn.models.bases.base import Base, Told, kl_decoder, kl_encoder
+from medisyn.models.bases.disk import quietly
 from medisyn.models.bases.timing import timing
 
 Read = Callable[[list[str]], Told]
@@ -28,16 +29,18 @@ def assemble(family: str, source: str, pipe: Any, networks: dict[str, nn.Module]
                 save=lambda folder: save(Path(folder), pipe, networks), digest="", pipeline=pipe)
 
 
-def reader(encode_prompt: Read) -> Read:
-    """The same, with an error where there is nothing to read."""
+def reader(encode_prompt: Read, pipe: Any, networks: dict[str, nn.Module]) -> Read:
+    """The same, through the text encoders as they are now in `networks`."""
     def read(texts: list[str]) -> Told:
-        if not texts:
-            raise ValueError("there is no sentence to read; expected one at least")
+        for name, network in networks.items():
+            if name.startswith("text_encoder") and getattr(pipe, name) is not network:
+                pipe.register_modules(**{name: network})
         return encode_prompt(list(texts))
     return read
 
 
 def save(folder: Path, pipe: Any, networks: dict[str, nn.Module]) -> None:
     """diffusers' own folder, safetensors, with the networks as they are now."""
-    pipe.register_modules(**networks)
-    pipe.save_pretrained(folder, safe_serialization=True)
+    pipe.register_modules(**{name: network for name, network in networks.items() if name in pipe.components})
+    with quietly():
+        pipe.save_pretrained(folder, safe_serialization=True)

@@ -18,7 +18,7 @@ def sd(source: str, pipe: Any, networks: dict[str, nn.Module]) -> Base:
         return networks["unet"](x, timestep, encoder_hidden_states=told["tokens"], return_dict=False)[0]
 
     refuse_distilled(source, networks["unet"])
-    return assemble("sd", source, pipe, networks, "unet", reader(encode_prompt), predict)
+    return assemble("sd", source, pipe, networks, "unet", reader(encode_prompt, pipe, networks), predict)
 
 
 def sdxl(source: str, pipe: Any, networks: dict[str, nn.Module]) -> Base:
@@ -43,7 +43,7 @@ def sdxl(source: str, pipe: Any, networks: dict[str, nn.Module]) -> Base:
     refuse_distilled(source, networks["unet"])
     if "text_encoder" not in networks:
         raise ValueError(f"{source} has no first text encoder, as SDXL's refiner; expected an SDXL base model")
-    return assemble("sdxl", source, pipe, networks, "unet", reader(encode_prompt), predict)
+    return assemble("sdxl", source, pipe, networks, "unet", reader(encode_prompt, pipe, networks), predict)
 
 
 def refuse_distilled(source: str, unet: nn.Module) -> None:
