@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medisyn.data import check, duplicates, ledger, prompts, records, vocabulary
+from medisyn.data import check, ledger, prompts, records, vocabulary
 from medisyn.data.records import Record
 
 LOOKED_AT = 24     # images of each type
@@ -117,9 +117,5 @@ def quarantined(collection: Path) -> dict[tuple[str, str], int]:
 
 def copied(collection: Path, named: dict[str, dict[str, str]]) -> tuple[list[list[str]], int]:
     """(groups of near-identical pictures, images compared), by the ledgers. named: as of `check.leaks`."""
-    looks, _ = check.looks_of(collection, named)
-    together: dict[str, list[str]] = {}
-    for name, group in ledger.grouped(looks, duplicates.CERTAIN).items():
-        together.setdefault(group, []).append(name)
-    groups = sorted((sorted(names) for names in together.values() if len(names) > 1), key=lambda names: (-len(names), names))
-    return groups, len(looks.names)
+    looks = check.looks_of(collection, named)
+    return sorted(map(sorted, check.alike(looks)), key=lambda names: (-len(names), names)), len(looks.names)

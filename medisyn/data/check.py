@@ -1,11 +1,12 @@
 """Check: what is wrong with a collection, a sentence a problem.
 
 One pass over the records, which need not fit into memory: 17 bytes of each are kept. Names are looked up in a second
-pass, and only where something is wrong. Where ingest left its ledgers, pictures are compared too.
+pass, and only where something is wrong. Where ingest left its ledgers, pictures are compared too, for a kilobyte each.
 """
 
 import hashlib
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -80,24 +81,30 @@ def torn(collection: Path, people: np.ndarray, splits: np.ndarray) -> Iterator[s
 
 def leaks(collection: Path, named: dict[str, dict[str, str]]) -> Iterator[str]:
     """The pictures that stand nearly the same in two splits. named: the split of each image, by source and name."""
-    looks, older = looks_of(collection, named)
-    if older:
-        yield f"{older:,} images were ingested before mirrored copies were looked for; ingest their sources again"
-    together: dict[str, list[str]] = {}
-    for name, group in ledger.grouped(looks, duplicates.CERTAIN).items():
-        together.setdefault(group, []).append(name)
-    for names in together.values():
+    looks = looks_of(collection, named)
+    if looks.older:
+        yield f"{looks.older:,} images were ingested before mirrored copies were looked for; ingest their sources again"
+    for names in alike(looks):
         held = sorted({named[name.rpartition("/")[0]][name.rpartition("/")[2]] for name in names})
         if len(held) > 1:
             yield f"{' and '.join(names[:4])}: nearly the same picture stands in {' and '.join(held)}"
 
 
-def looks_of(collection: Path, named: dict[str, dict[str, str]]) -> tuple[Looks, int]:
-    """What the ledgers hold of the images that a collection names, as "source/name", and how many lines are too old."""
-    older, held = 0, []
+def alike(looks: Looks) -> Iterator[list[str]]:
+    """The names of each group of nearly the same pictures, of two and more."""
+    groups = ledger.grouped(looks, duplicates.CERTAIN)
+    several = {group for group, n in Counter(groups.values()).items() if n > 1}
+    together: dict[str, list[str]] = {}
+    for name, group in groups.items():
+        if group in several:
+            together.setdefault(group, []).append(name)
+    yield from together.values()
+
+
+def looks_of(collection: Path, named: dict[str, dict[str, str]]) -> Looks:
+    """What the ledgers hold of the images that a collection names, as "source/name"."""
+    held = []
     for source, names in sorted(named.items()):
-        path = ledger.path_of(collection, source)
-        found = ledger.looks(path, names)
-        older += len({row["name"] for row in ledger.rows(path)} & set(names) - set(found.names))
+        found = ledger.looks(ledger.path_of(collection, source), names)
         held.append(replace(found, names=[f"{source}/{name}" for name in found.names]))
-    return ledger.joined(held), older
+    return ledger.joined(held)

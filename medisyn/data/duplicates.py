@@ -7,14 +7,18 @@ found by the same limits; public collections hold many. Those turned by other an
 """
 
 import hashlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
+from medisyn.data.neighbours import near
+
 THUMBNAIL = 16  # pixels a side
-BLOCK = 2048    # rows compared at a time: 30,000 pictures need 100 MB, not 7 GB
+PIXELS = THUMBNAIL**2
+SEEN = (PIXELS * 1) ** 2  # of `moments`, a gray value a pixel: below it nothing is to be seen, and a correlation says nothing
+BLOCK = 1 << 15  # thumbnails compared at a time: 100 MB
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ CERTAIN = Limits(4, 0.998)  # the same picture, whatever the tables say of its p
 
 _N, _KEPT = 32, 9
 ORIENTATIONS = 8
-_ODD = (-1.0) ** np.arange(1, _KEPT)  # a mirrored axis turns the sign of its odd frequencies
+ODD = (-1.0) ** np.arange(1, _KEPT)  # a mirrored axis turns the sign of its odd frequencies
 _BASIS = np.cos(np.pi * np.arange(_KEPT)[:, None] * (2 * np.arange(_N)[None] + 1) / (2 * _N)).astype(np.float32)
 
 
@@ -42,7 +46,7 @@ def hashes_of(picture: Image.Image) -> tuple[int, ...]:
     """
     gray = np.asarray(picture.convert("L").resize((_N, _N), Image.Resampling.BOX), np.float32)
     low = (_BASIS @ gray @ _BASIS.T)[1:, 1:]  # without those that do not vary along both axes
-    return tuple(code(turned(low, how, _ODD)) for how in range(ORIENTATIONS))
+    return tuple(code(turned(low, how, ODD)) for how in range(ORIENTATIONS))
 
 
 def code(low: np.ndarray) -> int:
@@ -74,32 +78,48 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:32]
 
 
-def pairs(hashes: Sequence[tuple[int, ...]], thumbnails: np.ndarray, limits: Limits = LIKELY) -> list[tuple[int, int]]:
+def pairs(hashes: Sequence[tuple[int, ...]] | np.ndarray, thumbnails: np.ndarray, limits: Limits = LIKELY) -> list[tuple[int, int]]:
     """Index pairs (i < j) of near-duplicates, in any orientation, sorted.
 
     hashes: `hashes_of` each picture; thumbnails: uint8 (N, 16, 16) or (N, 256).
     """
-    codes = np.array(hashes, np.uint64).reshape(-1, ORIENTATIONS)
-    squares = np.asarray(thumbnails, np.float32).reshape(len(codes), THUMBNAIL, THUMBNAIL)
-    squares = squares - squares.mean(axis=(1, 2), keepdims=True)
-    length = np.linalg.norm(squares, axis=(1, 2))
-    squares /= np.maximum(length, 1e-6)[:, None, None]
-    seen = length >= 16  # else nothing is to be seen (a gray value a pixel): correlation says nothing
-    found: set[tuple[int, int]] = set()
-    for how in range(ORIENTATIONS):
-        others = turned(squares, how)
-        for first in range(0, len(codes), BLOCK):
-            for second in range(first, len(codes), BLOCK):
-                apart = np.bitwise_count(codes[first:first + BLOCK, None, 0] ^ codes[None, second:second + BLOCK, how])
-                i, j = np.nonzero(apart <= limits.distance)
-                i, j = i + first, j + second
-                apt = (i < j) & seen[i] & seen[j]
-                i, j = i[apt], j[apt]
-                for start in range(0, len(i), 65536):
-                    a, b = i[start:start + 65536], j[start:start + 65536]
-                    alike = np.einsum("nhw,nhw->n", squares[a], others[b]) >= limits.correlation
-                    found |= set(zip(a[alike].tolist(), b[alike].tolist(), strict=True))
-    return sorted(found)
+    found = [i * len(thumbnails) + j for i, j in links(hashes, thumbnails, limits)]
+    distinct = np.unique(np.concatenate([np.zeros(0, np.intp), *found]))
+    return list(zip((distinct // max(1, len(thumbnails))).tolist(), (distinct % max(1, len(thumbnails))).tolist(), strict=True))
+
+
+def links(hashes: Sequence[tuple[int, ...]] | np.ndarray, thumbnails: np.ndarray, limits: Limits,
+          union: "Numbers | None" = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The pairs of `pairs` as arrays of i and of j, some several times; with a union, those that it joined already are left out."""
+    codes = np.asarray(hashes, np.uint64).reshape(-1, ORIENTATIONS)
+    squares = np.asarray(thumbnails, np.uint8).reshape(len(codes), THUMBNAIL, THUMBNAIL)
+    total, spread = moments(squares)
+    seen = np.flatnonzero(spread >= SEEN)
+    chosen = np.ascontiguousarray(codes[seen].T)
+    for how, i, j in near(chosen[0], chosen, limits.distance, union and (lambda at: union.roots(seen[at]))):
+        for start in range(0, len(i), BLOCK):
+            a, b = seen[i[start:start + BLOCK]], seen[j[start:start + BLOCK]]
+            first = np.isin(np.arange(len(b)), np.unique(b, return_index=True)[1])  # one of each b joins most; few others are left
+            for some in (first, ~first) if union else (slice(None),):
+                x, y = a[some], b[some]
+                if union:
+                    apart = union.roots(x) != union.roots(y)
+                    x, y = x[apart], y[apart]
+                common = np.einsum("nhw,nhw->n", squares[x].astype(np.float32), turned(squares[y], how).astype(np.float32))
+                shared = PIXELS * common.astype(np.float64) - total[x] * total[y]
+                alike = shared >= limits.correlation * np.sqrt(spread[x] * spread[y])
+                if alike.any():
+                    yield x[alike], y[alike]
+
+
+def moments(squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each thumbnail the sum of its pixels, and n times the sum of their squares less the square of it: exact whole numbers."""
+    total, spread = np.empty(len(squares)), np.empty(len(squares))
+    for start in range(0, len(squares), BLOCK):
+        some = squares[start:start + BLOCK].reshape(-1, PIXELS).astype(np.float64)
+        total[start:start + BLOCK] = some.sum(axis=1)
+        spread[start:start + BLOCK] = PIXELS * np.einsum("np,np->n", some, some) - total[start:start + BLOCK] ** 2
+    return total, spread
 
 
 class Union:
@@ -119,18 +139,42 @@ class Union:
         self.parent[self.root(other)] = self.root(one)
 
 
-def groups(contents: list[str], hashes: Sequence[tuple[int, ...]], thumbnails: np.ndarray, limits: Limits = LIKELY) -> list[str]:
+class Numbers:
+    """The numbers 0 to n - 1, joined two at a time and looked up many at a time."""
+
+    def __init__(self, n: int) -> None:
+        self.parent = np.arange(n)
+
+    def roots(self, at: np.ndarray) -> np.ndarray:
+        """The smallest number that each of `at` is joined to."""
+        while True:
+            found = self.parent[at]
+            further = self.parent[found]
+            if np.array_equal(found, further):
+                return found
+            self.parent[at] = further  # half the way, for all at once
+
+    def join(self, a: np.ndarray, b: np.ndarray) -> None:
+        """Join a[k] and b[k], for each k."""
+        while len(a):
+            a, b = self.roots(a), self.roots(b)
+            a, b = np.minimum(a, b)[a != b], np.maximum(a, b)[a != b]
+            self.parent[b] = a  # where a number stands twice the last counts; the others come again
+
+
+def groups(contents: list[str], hashes: Sequence[tuple[int, ...]] | np.ndarray, thumbnails: np.ndarray,
+           limits: Limits = LIKELY) -> list[str]:
     """The group of each picture, in order, named by the smallest content digest among all that are linked to it.
 
     contents: a digest of each file's bytes, so that the order and the names of files do not count.
     """
-    union = Union()
-    for content in contents:
-        union.root(content)
-    for i, j in pairs(hashes, thumbnails, limits):
-        union.join(contents[i], contents[j])
-    smallest: dict[Hashable, str] = {}
-    for content in contents:
-        root = union.root(content)
+    union, first = Numbers(len(contents)), {}
+    same = np.array([first.setdefault(content, i) for i, content in enumerate(contents)], np.intp)
+    union.join(same, np.arange(len(contents)))
+    for i, j in links(hashes, thumbnails, limits, union):
+        union.join(i, j)
+    roots = union.roots(np.arange(len(contents))).tolist()
+    smallest: dict[int, str] = {}
+    for root, content in zip(roots, contents, strict=True):
         smallest[root] = min(smallest.get(root, content), content)
-    return [smallest[union.root(content)] for content in contents]
+    return [smallest[root] for root in roots]

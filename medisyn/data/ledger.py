@@ -11,7 +11,7 @@ import hmac
 import json
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,7 @@ class Looks:
     hashes: np.ndarray      # uint64 (N, 8)
     thumbnails: np.ndarray  # uint8 (N, 16, 16)
     how: dict[str, str]     # how deep pixels became 8 bits, by name, where they were deep
+    older: int = 0          # named images of which an older medisyn noted too little
 
 
 def path_of(collection: Path, source: str) -> Path:
@@ -91,10 +92,12 @@ def looks(path: Path, names: Collection[str]) -> Looks:
     hashes = np.zeros((len(places), duplicates.ORIENTATIONS), np.uint64)
     thumbnails = np.zeros((len(places), duplicates.THUMBNAIL, duplicates.THUMBNAIL), np.uint8)
     how: dict[str, str] = {}
+    noted = np.zeros(len(places), bool)
     for row in rows(path):
         i = places.get(row["name"])
-        if i is None or "hashes" not in row:
+        if i is None:
             continue
+        noted[i] = True
         with suppress(KeyError, TypeError, ValueError):
             hashes[i] = [int(code, 16) for code in row["hashes"]]
             thumbnails[i] = np.frombuffer(base64.b64decode(row["thumbnail"]), np.uint8).reshape(thumbnails.shape[1:])
@@ -102,30 +105,36 @@ def looks(path: Path, names: Collection[str]) -> Looks:
             how.pop(row["name"], None)
             if "how" in row:
                 how[row["name"]] = row["how"]
-    held = [name for name, i in places.items() if contents[i]]
-    at = [places[name] for name in held]
-    return Looks(held, [contents[i] for i in at], hashes[at], thumbnails[at], how)
+    found, older = Looks(list(places), contents, hashes, thumbnails, how), int(noted.sum()) - sum(map(bool, contents))
+    return replace(chosen(found, [i for i, content in enumerate(contents) if content]), older=older)
+
+
+def chosen(looks: Looks, at: list[int]) -> Looks:
+    """Some of the looks, by their places in ascending order; nothing is copied where that is all of them."""
+    if len(at) == len(looks.names):
+        return looks
+    return replace(looks, names=[looks.names[i] for i in at], contents=[looks.contents[i] for i in at], hashes=looks.hashes[at],
+                   thumbnails=looks.thumbnails[at])
 
 
 def joined(held: list[Looks]) -> Looks:
     """Several ledgers' as one."""
+    if len(held) == 1:
+        return held[0]
     empty = Looks([], [], np.zeros((0, duplicates.ORIENTATIONS), np.uint64),
                   np.zeros((0, duplicates.THUMBNAIL, duplicates.THUMBNAIL), np.uint8), {})
     return Looks([name for one in held for name in one.names], [content for one in held for content in one.contents],
                  np.concatenate([empty.hashes, *(one.hashes for one in held)]),
                  np.concatenate([empty.thumbnails, *(one.thumbnails for one in held)]),
-                 {name: how for one in held for name, how in one.how.items()})
+                 {name: how for one in held for name, how in one.how.items()}, sum(one.older for one in held))
 
 
-def grouped(looks: Looks, limits: duplicates.Limits, names: list[str] | None = None) -> dict[str, str]:
+def grouped(looks: Looks, limits: duplicates.Limits, names: Collection[str] | None = None) -> dict[str, str]:
     """The near-duplicate group of each image, or of the named ones."""
-    chosen = set(looks.names if names is None else names)
-    at = [i for i, name in enumerate(looks.names) if name in chosen]
-    if not at:
-        return {}
-    return dict(zip([looks.names[i] for i in at],
-                    duplicates.groups([looks.contents[i] for i in at], looks.hashes[at], looks.thumbnails[at], limits),
-                    strict=True))
+    if names is not None:
+        names = set(names)
+        looks = chosen(looks, [i for i, name in enumerate(looks.names) if name in names])
+    return dict(zip(looks.names, duplicates.groups(looks.contents, looks.hashes, looks.thumbnails, limits), strict=True))
 
 
 @contextmanager
