@@ -143,8 +143,10 @@ def test_readers_who_answer_at_once_lose_nothing(study):
 def test_what_was_acknowledged_survives_a_kill(study, environment):
     code = ("import sys; sys.path.insert(0, 'tests'); import test_responses as t\n"
             f"from medisyn.reader_study import design, responses; s = design.read({str(study.folder)!r})\n"
+            "known = None\n"
             "for r in s.readers:\n for k in range(len(s.cases)):\n"
-            "  print(responses.append(s, t.answer(s, k, reader=r)).hash, flush=True)\n")
+            "  print(responses.append(s, t.answer(s, k, reader=r), known).hash, flush=True)\n"
+            "  known = responses.read_log(s.folder, known)\n")
     running = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment,
                                cwd=os.path.dirname(os.path.dirname(__file__)))
     told = [running.stdout.readline().strip() for _ in range(4)]
@@ -159,3 +161,68 @@ def test_what_was_acknowledged_survives_a_kill(study, environment):
 def test_canonical_json_has_one_form():
     assert responses.canonical({"b": 1, "a": [1.5, "é"]}) == '{"a":[1.5,"é"],"b":1}'.encode()
     assert json.loads(responses.canonical({"a": None})) == {"a": None}
+
+
+def test_what_was_checked_before_is_not_parsed_again_but_must_still_be_there(filled, monkeypatch):
+    known, parsed = responses.read_log(filled.folder), []
+    really = responses.from_line
+    monkeypatch.setattr(responses, "from_line", lambda line, last: parsed.append(line) or really(line, last))
+    given = responses.append(filled, answer(filled, 5), known)
+    assert not parsed
+    assert responses.read_log(filled.folder, known).responses == (*known.responses, given) and len(parsed) == 1
+    with pytest.raises(ValueError, match="has answered case"):
+        responses.append(filled, answer(filled, 5), known)
+    monkeypatch.undo()
+    assert responses.read(filled)[-1] == given
+
+
+def test_a_change_before_what_is_known_is_found_though_size_and_date_stay(filled):
+    known, path = responses.read_log(filled.folder), filled.folder / FILE
+    before = path.stat()
+    damage(filled, lambda lines: [lines[0], lines[1].replace(b'"confidence":3', b'"confidence":4'), *lines[2:]])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    with pytest.raises(ValueError, match="line 2: its hash"):
+        responses.append(filled, answer(filled, 5), known)
+
+
+def test_a_chain_forged_as_a_whole_is_found_by_whoever_read_it_before(filled):
+    known = responses.read_log(filled.folder)
+    for name in (FILE, HEAD):
+        (filled.folder / name).unlink()
+    for k in range(5):
+        responses.append(filled, answer(filled, k, answer="synthetic"))
+    assert len(responses.read(filled)) == 5
+    with pytest.raises(ValueError, match="that were read before"):
+        responses.append(filled, answer(filled, 5), known)
+
+
+def test_a_last_line_without_its_end_is_never_taken_for_checked(filled):
+    path = filled.folder / FILE
+    path.write_bytes(path.read_bytes()[:-1])
+    known = responses.read_log(filled.folder)
+    assert len(known.responses) == 5 and not known.lines
+    responses.append(filled, answer(filled, 5), known)
+    assert len(responses.read_log(filled.folder, known).responses) == 6
+    path.write_bytes(path.read_bytes() + b'{"torn')
+    known = responses.read_log(filled.folder, known)
+    responses.append(filled, answer(filled, 6), known)
+    assert len(responses.read(filled)) == 7
+
+
+def work_on(folder, reader):
+    study, known = design.read(folder), None
+    for k in range(len(study.cases)):
+        responses.append(study, answer(study, k, reader=reader), known)
+        known = responses.read_log(folder, known)
+
+
+def test_two_writers_who_each_hold_what_they_read_do_not_fork_the_chain(study):
+    context = multiprocessing.get_context("spawn")
+    at_work = [context.Process(target=work_on, args=(study.folder, reader)) for reader in study.readers]
+    for one in at_work:
+        one.start()
+    for one in at_work:
+        one.join(60)
+    given = responses.read(study)
+    assert len(given) == 16 and [r.previous for r in given[1:]] == [r.hash for r in given[:-1]]

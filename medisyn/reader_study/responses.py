@@ -46,22 +46,23 @@ class Log:
     responses: tuple[Response, ...]
     last: str                # hash of the last one
     torn: bytes = b""        # a last line that a crash cut short: it counts for nothing
+    lines: bytes = b""       # the file as it was checked; empty where its last line has no end
 
 
-def append(study: Study, response: Response) -> Response:
+def append(study: Study, response: Response, known: Log | None = None) -> Response:
     """Add a response and return it as written, once it lies on the disk; ValueError says what is wrong with it.
 
-    A reader answers a case once; nothing is ever changed. Several processes may append.
+    A reader answers a case once; nothing is ever changed. Several processes may append. known: as `read_log` takes it.
     """
-    return extend(study, [response])[0]
+    return extend(study, [response], known)[0]
 
 
-def extend(study: Study, given: Sequence[Response]) -> list[Response]:
+def extend(study: Study, given: Sequence[Response], known: Log | None = None) -> list[Response]:
     """Add several responses, all or none."""
     for response in given:
         checked(study, response)
     with locked(study.folder):
-        log, added = read_log(study.folder), []
+        log, added = read_log(study.folder, known), []
         seen, last = {(r.reader, r.case) for r in log.responses}, log.last
         for response in given:
             if (response.reader, response.case) in seen:
@@ -71,7 +72,7 @@ def extend(study: Study, given: Sequence[Response]) -> list[Response]:
             new = replace(response, marks=tuple(response.marks), at=response.at or now, previous=last, hash="")
             added.append(replace(new, hash=digest(new)))
             last = added[-1].hash
-        put(study.folder, added, len(log.responses), log.torn)
+        put(study.folder, added, log)
     return added
 
 
@@ -80,19 +81,23 @@ def read(study: Study) -> list[Response]:
     return list(read_log(study.folder).responses)
 
 
-def read_log(folder: Path) -> Log:
-    """The responses in a folder, the last hash, and what a crash left of an unfinished line."""
+def read_log(folder: Path, known: Log | None = None) -> Log:
+    """The responses in a folder, the last hash, and what a crash left of an unfinished line.
+
+    known: an earlier reading. Its lines must still be there byte for byte; only those behind them are parsed and hashed.
+    """
     path, first = Path(folder) / FILE, Path(folder) / HEAD
     head = json.loads(first.read_text()) if first.is_file() else {"n": 0, "hash": START}  # first: it trails what is written
     raw = path.read_bytes() if path.is_file() else b""
-    *lines, tail = raw.split(b"\n")
-    found: list[Response] = []
-    last, torn = START, b""
-    for number, line in enumerate([*lines, tail] if tail else lines, 1):
+    held = known if known and known.lines and raw.startswith(known.lines) else Log((), START)
+    *lines, tail = raw[len(held.lines):].split(b"\n")
+    found, last, torn = list(held.responses), held.last, b""
+    end = len(found) + len(lines)
+    for number, line in enumerate([*lines, tail] if tail else lines, len(found) + 1):
         try:
             response = from_line(line, last)
         except ValueError as error:
-            if number > len(lines):
+            if number > end:
                 torn = tail
                 break
             raise ValueError(f"{path} line {number}: {error}; restore the file from a copy") from None
@@ -101,7 +106,10 @@ def read_log(folder: Path) -> Log:
     if len(found) < head["n"] or (head["n"] and found[head["n"] - 1].hash != head["hash"]):
         raise ValueError(f"{path}: expected at least {head['n']} responses up to hash {head['hash'][:12]}, found {len(found)}; "
                          "lines were dropped; restore the file from a copy")
-    return Log(tuple(found), last, torn)
+    if known and tuple(found[:len(known.responses)]) != known.responses:
+        raise ValueError(f"{path}: expected the {len(known.responses)} responses that were read before, found others, whose hashes "
+                         "fit each other; restore the file from a copy")
+    return Log(tuple(found), last, torn, b"" if tail else raw)
 
 
 def from_line(line: bytes, last: str) -> Response:
@@ -156,16 +164,16 @@ def checked(study: Study, response: Response) -> None:
         raise ValueError(f"{where}: expected at most 100 marks of x, y, kind and image and a comment of at most 4,000 characters")
 
 
-def put(folder: Path, added: list[Response], before: int, torn: bytes) -> None:
+def put(folder: Path, added: list[Response], log: Log) -> None:
     """Write lines behind what is there, to the disk itself; a torn last line is first moved to responses.torn."""
     path = folder / FILE
-    if torn:
+    if log.torn:
         with (folder / TORN).open("ab") as aside:
-            aside.write(torn + b"\n")
+            aside.write(log.torn + b"\n")
             os.fsync(aside.fileno())
         with path.open("r+b") as out:
-            out.truncate(path.stat().st_size - len(torn))
-    whole = path.read_bytes()[-1:] in (b"", b"\n") if path.is_file() else True
+            out.truncate(path.stat().st_size - len(log.torn))
+    whole = bool(log.lines or log.torn or not log.responses)
     with path.open("ab") as out:
         out.write((b"" if whole else b"\n") + b"".join(canonical(vars(one)) + b"\n" for one in added))
         out.flush()
@@ -173,7 +181,7 @@ def put(folder: Path, added: list[Response], before: int, torn: bytes) -> None:
     if added:
         draft = folder / f"{HEAD}.part"
         with draft.open("w") as out:
-            json.dump({"n": before + len(added), "hash": added[-1].hash}, out)
+            json.dump({"n": len(log.responses) + len(added), "hash": added[-1].hash}, out)
             out.flush()
             os.fsync(out.fileno())
         os.replace(draft, folder / HEAD)

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from medisyn.reader_study import design, responses
 from medisyn.reader_study.design import Case, Study
@@ -50,14 +51,16 @@ class Sittings:
     orders: dict[str, tuple[str, ...]]                       # case ids as each reader meets them
     shown: dict[tuple[str, str], float]                      # (reader, case) -> Unix time of its first showing
     lock: threading.RLock = field(default_factory=threading.RLock)
-    held: dict[str, tuple] = field(default_factory=dict)     # the responses, as long as their file does not change
+    held: dict[str, Any] = field(default_factory=dict)       # "log": the responses as last read; "stamp": of their file then
 
 
 def open_study(folder: Path, secret: bytes) -> Sittings:
     """The sittings of a study; ValueError where its responses were changed."""
     study = design.read(folder)
-    responses.read(study)
-    return Sittings(study, secret, {reader: tuple(design.order(study, reader)) for reader in study.readers}, shown_in(folder))
+    orders = {reader: tuple(design.order(study, reader)) for reader in study.readers}
+    opened = Sittings(study, secret, orders, shown_in(folder))
+    given(opened)
+    return opened
 
 
 def shown_in(folder: Path) -> dict[tuple[str, str], float]:
@@ -73,27 +76,18 @@ def shown_in(folder: Path) -> dict[tuple[str, str], float]:
 
 
 def given(sittings: Sittings) -> tuple[Response, ...]:
-    """All responses, read again only when their file has changed."""
-    stamp = stamp_of(sittings.study)
-    if sittings.held.get("responses", ((),))[0] != stamp:
-        sittings.held["responses"] = (stamp, tuple(responses.read(sittings.study)))
-    return sittings.held["responses"][1]
+    """All responses. The whole chain is checked once; where the file has changed, that it still begins so, and what is new."""
+    held, stamp = sittings.held, stamp_of(sittings.study)
+    if "log" not in held or held["stamp"] != stamp:
+        held["log"] = responses.read_log(sittings.study.folder, held.get("log"))
+        held["stamp"] = stamp
+    return held["log"].responses
 
 
 def stamp_of(study: Study) -> tuple[int, int]:
     """Bytes and time of the file of responses."""
     path = study.folder / responses.FILE
     return (stat.st_size, stat.st_mtime_ns) if path.is_file() and (stat := path.stat()) else (0, 0)
-
-
-def add(sittings: Sittings, said: Response) -> Response:
-    """Append a response, and hold it with the others unless another process wrote as well."""
-    before, known = sittings.held.pop("responses", ((0, 0), ()))
-    new = responses.append(sittings.study, said)
-    after = stamp_of(sittings.study)
-    if after[0] == before[0] + len(responses.canonical(vars(new))) + 1:
-        sittings.held["responses"] = (after, (*known, new))
-    return new
 
 
 def place(sittings: Sittings, reader: str) -> Place:
@@ -155,7 +149,7 @@ def answer(sittings: Sittings, reader: str, case: str, choice: int, confidence: 
             responses.checked(sittings.study, said)
         except ValueError as error:
             raise Misfit(str(error).partition(": ")[2]) from None  # without the case's name
-        return add(sittings, said)
+        return responses.append(sittings.study, said, sittings.held.get("log"))
 
 
 def kept(seconds: float | None) -> float | None:
