@@ -1,5 +1,7 @@
 """Verbs of training: a recipe becomes a model, a model gets its card."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +16,8 @@ def train(recipe: Annotated[Path, typer.Argument(help="A TOML file; recipes/ has
           changes: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: table.key=value.")] = None,
           resume: Annotated[str, typer.Option(help="auto, never, or another run folder to go on from.")] = "auto",
           stages: Annotated[str | None, typer.Option(help="Only these: text,vae,latents,decoder,dit,model,guard.")] = None,
+          track: Annotated[list[str] | None, typer.Option(help="Log to tensorboard, wandb, mlflow or trackio as well; "
+                                                               "several by commas.")] = None,
           dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained and stop.")] = False) -> None:
     """Train a model by a recipe: text encoder, autoencoder, latents, denoiser, model folder.
 
@@ -23,9 +27,9 @@ def train(recipe: Annotated[Path, typer.Argument(help="A TOML file; recipes/ has
     """
     from medisyn import recipe as recipes
     from medisyn.training import stages as training
-    settings = recipes.read(recipe, changes or [])
+    settings, watched = recipes.read(recipe, changes or []), watching(track or [], out, resume)
     if isinstance(settings, recipes.EyeRecipe):
-        return train_eye(settings, out, resume, stages, dry_run)
+        return train_eye(settings, out, resume, stages, dry_run, watched)
     wanted = tuple(stages.split(",")) if stages else training.STAGES
     for name in wanted:
         if name not in training.STAGES:
@@ -34,19 +38,33 @@ def train(recipe: Annotated[Path, typer.Argument(help="A TOML file; recipes/ has
         return [print(line) for line in training.outlook(settings)] and None
     if resume not in ("auto", "never"):
         training.adopt(Path(resume), out)
-    made = training.run(settings, out, wanted, resume != "never")
+    with watched(settings):
+        made = training.run(settings, out, wanted, resume != "never")
     if made is not None and training.rank() == 0:
         tell(f"wrote {made}; next: medisyn generate \"chest X-ray\" -n 4 --model {made} -o out/first")
 
 
-def train_eye(settings: Any, out: Path, resume: str, stages: str | None, dry_run: bool) -> None:
+def watching(words: list[str], out: Path, resume: str) -> Callable[[Any], AbstractContextManager[None]]:
+    """Settings -> what trains within is tracked; says before anything begins what cannot be."""
+    import os
+
+    from medisyn.training import tracking
+    try:
+        names = tracking.chosen(words)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--track") from None
+    return lambda settings: tracking.tracked(out, names, settings.model_dump(mode="json"), os.environ, resume != "auto")
+
+
+def train_eye(settings: Any, out: Path, resume: str, stages: str | None, dry_run: bool, watched: Callable) -> None:
     """A recipe of kind "eye" has one stage, and is resumed where its folder stands."""
     from medisyn.training import eye, run
     if stages or resume not in ("auto", "never"):
         raise typer.BadParameter("an eye is trained in one stage; --stages and --resume FOLDER are for generators")
     if dry_run:
         return [print(line) for line in eye.outlook(settings)] and None
-    made = eye.run(settings, out, resume != "never")
+    with watched(settings):
+        made = eye.run(settings, out, resume != "never")
     if made is not None and run.rank() == 0:
         tell(f"wrote {made}; next: give it to `medisyn evaluate` as the extractor eye:{made}")
 

@@ -27,6 +27,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 Message = Callable[[str], None]
+Tracker = Callable[[dict, str, int], None]  # a row of a log (figures, or pictures by path), its stage, its n_images
+TRACKERS: list[Tracker] = []                # who else is told of every row; `tracking.tracked` fills it
 
 
 def say(text: str) -> None:
@@ -82,6 +84,14 @@ class Stage:
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as out:
             out.write(json.dumps(row) + "\n")
 
+        for tracker in TRACKERS:
+            tracker(row, self.name, row["n_images"])
+
+    def show(self, n_images: int) -> None:
+        """Tell of the newest picture."""
+        picture = self.folder / "samples.png"
+        for tracker in TRACKERS if picture.is_file() else ():
+            tracker({"samples": picture}, self.name, n_images)
     def clear(self) -> None:
         """Forget an earlier try: its checkpoints and its log."""
         for path in (*self.checkpoints(), self.folder / "log.jsonl", self.folder / "done.json"):
@@ -183,6 +193,7 @@ def go_on(stage: Stage, plan: Plan, trainee: Trainee, stop: "Stop") -> bool:
         if rank() == 0 and time.monotonic() - saved_at > plan.save_seconds:
             stage.save(trainee, plan)
             saved_at = time.monotonic()
+                stage.show(row["n_images"])
     if rank() == 0:
         stage.save(trainee, plan)
     stopped = stop.agreed()  # also when it was asked during the very last step
