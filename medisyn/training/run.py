@@ -188,12 +188,12 @@ def go_on(stage: Stage, plan: Plan, trainee: Trainee, stop: "Stop") -> bool:
             stage.message(progress_line(stage.name, row, plan, now - started))
             if stage.figures:
                 draw_progress(stage, trainee)
+                stage.show(row["n_images"])
             sums, counted, logged_at = {}, 0, time.monotonic()
             saved_at = 0.0
         if rank() == 0 and time.monotonic() - saved_at > plan.save_seconds:
             stage.save(trainee, plan)
             saved_at = time.monotonic()
-                stage.show(row["n_images"])
     if rank() == 0:
         stage.save(trainee, plan)
     stopped = stop.agreed()  # also when it was asked during the very last step
