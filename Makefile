@@ -33,7 +33,7 @@ test: install-test  ## the tests
 	@echo "All tests passed. Try next: make demo"
 
 test-browser: install-test ## the pages in a real browser: needs node and chromium
-	@cd tests/browser && npm install --silent --no-audit --no-fund
+	@cd tests/browser && npm install --silent --no-audit --no-fund --no-package-lock
 	@$(BIN)/python -m pytest -q -rs tests/test_web_browser.py $(wildcard tests/test_web_room_browser.py)
 
 check: install-test ## style and the house rules
