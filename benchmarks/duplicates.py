@@ -46,7 +46,7 @@ def generated(n: int, seed: int = 0, copies: float = 0.1, frames: float = 0.01) 
 
 def all_with_all(hashes: np.ndarray, thumbnails: np.ndarray, limits: Limits = LIKELY) -> list[tuple[int, int]]:
     """What `duplicates.pairs` gives, by comparing every picture with every other."""
-    squares = thumbnails.reshape(-1, THUMBNAIL, THUMBNAIL).astype(np.float32)
+    squares = thumbnails.reshape(-1, THUMBNAIL, THUMBNAIL).astype(float)
     squares -= squares.mean(axis=(1, 2), keepdims=True)
     length = np.linalg.norm(squares, axis=(1, 2))
     squares /= np.maximum(length, 1e-6)[:, None, None]

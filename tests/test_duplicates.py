@@ -118,7 +118,15 @@ def test_the_pairs_are_those_of_all_with_all(limits):
 
 def test_a_standing_film_is_one_group_without_every_frame_being_compared_with_every_other(monkeypatch):
     hashes, thumbnails = bench.generated(3000, copies=0, frames=0.9)
-    compared = []
-    monkeypatch.setattr(duplicates, "turned", lambda squares, how: compared.append(len(squares)) or squares)
+    compared, products = [], duplicates.products
+    monkeypatch.setattr(duplicates, "products", lambda squares, i, j, how: compared.append(len(i)) or products(squares, i, j, how))
     names = duplicates.groups([f"{i:032x}" for i in range(3000)], hashes, thumbnails)
     assert len(set(names)) < 400 and sum(compared) < 3000 * 100
+
+
+def test_frames_that_a_hash_takes_for_one_and_that_are_not_are_compared_once():
+    hashes, thumbnails = bench.generated(800, copies=0, frames=1.0)  # too noisy to be certain copies
+    assert duplicates.pairs(hashes, thumbnails, duplicates.CERTAIN) == bench.all_with_all(hashes, thumbnails, duplicates.CERTAIN)
+    near = [pair for _, i, j in duplicates.near(hashes[:, 0], hashes[:, :1].T, 8)
+            for pair in zip(i.tolist(), j.tolist(), strict=True)]
+    assert len(near) == len(set(near)) > 150_000

@@ -83,33 +83,50 @@ def pairs(hashes: Sequence[tuple[int, ...]] | np.ndarray, thumbnails: np.ndarray
 
     hashes: `hashes_of` each picture; thumbnails: uint8 (N, 16, 16) or (N, 256).
     """
-    found = [i * len(thumbnails) + j for i, j in links(hashes, thumbnails, limits)]
-    distinct = np.unique(np.concatenate([np.zeros(0, np.intp), *found]))
-    return list(zip((distinct // max(1, len(thumbnails))).tolist(), (distinct % max(1, len(thumbnails))).tolist(), strict=True))
+    return sorted({pair for i, j in links(hashes, thumbnails, limits) for pair in zip(i.tolist(), j.tolist(), strict=True)})
 
 
 def links(hashes: Sequence[tuple[int, ...]] | np.ndarray, thumbnails: np.ndarray, limits: Limits,
           union: "Numbers | None" = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The pairs of `pairs` as arrays of i and of j, some several times; with a union, those that it joined already are left out."""
+    """The pairs of `pairs` as arrays of i and of j, alike in several orientations several times.
+
+    union: those that it joined already are left out.
+    """
     codes = np.asarray(hashes, np.uint64).reshape(-1, ORIENTATIONS)
     squares = np.asarray(thumbnails, np.uint8).reshape(len(codes), THUMBNAIL, THUMBNAIL)
     total, spread = moments(squares)
     seen = np.flatnonzero(spread >= SEEN)
     chosen = np.ascontiguousarray(codes[seen].T)
     for how, i, j in near(chosen[0], chosen, limits.distance, union and (lambda at: union.roots(seen[at]))):
-        for start in range(0, len(i), BLOCK):
-            a, b = seen[i[start:start + BLOCK]], seen[j[start:start + BLOCK]]
-            first = np.isin(np.arange(len(b)), np.unique(b, return_index=True)[1])  # one of each b joins most; few others are left
-            for some in (first, ~first) if union else (slice(None),):
-                x, y = a[some], b[some]
-                if union:
-                    apart = union.roots(x) != union.roots(y)
-                    x, y = x[apart], y[apart]
-                common = np.einsum("nhw,nhw->n", squares[x].astype(np.float32), turned(squares[y], how).astype(np.float32))
-                shared = PIXELS * common.astype(np.float64) - total[x] * total[y]
-                alike = shared >= limits.correlation * np.sqrt(spread[x] * spread[y])
-                if alike.any():
-                    yield x[alike], y[alike]
+        i, j = seen[i], seen[j]
+        first = np.isin(np.arange(len(j)), np.unique(j, return_index=True)[1])  # one of each j joins most; few others are left
+        for some in (first, ~first) if union else (slice(None),):
+            a, b = i[some], j[some]
+            if union:
+                apart = union.roots(a) != union.roots(b)
+                a, b = a[apart], b[apart]
+            shared = PIXELS * products(squares, a, b, how) - total[a] * total[b]
+            alike = shared >= limits.correlation * np.sqrt(spread[a] * spread[b])
+            if alike.any():
+                yield a[alike], b[alike]
+
+
+def products(squares: np.ndarray, i: np.ndarray, j: np.ndarray, how: int) -> np.ndarray:
+    """The sums over the pixels of squares[i] times squares[j] turned: exact, as they stay below 2^24."""
+    left, row = np.unique(i, return_inverse=True)
+    right, column = np.unique(j, return_inverse=True)
+    found, rows = np.empty(len(i)), max(1, (BLOCK << 5) // max(1, len(right)))
+    if len(left) * len(right) <= 4 * len(i):  # nearly each with each: as matrices that is many times faster
+        other = turned(squares[right], how).reshape(-1, PIXELS).astype(np.float32).T
+        for start in range(0, len(left), rows):
+            here = np.flatnonzero((row >= start) & (row < start + rows)) if rows < len(left) else slice(None)
+            some = squares[left[start:start + rows]].reshape(-1, PIXELS).astype(np.float32) @ other
+            found[here] = some[row[here] - start, column[here]]
+        return found
+    for start in range(0, len(i), BLOCK):
+        a, b = squares[i[start:start + BLOCK]], turned(squares[j[start:start + BLOCK]], how)
+        found[start:start + BLOCK] = np.einsum("nhw,nhw->n", a.astype(np.float32), b.astype(np.float32))
+    return found
 
 
 def moments(squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -42,7 +42,7 @@ def masks(distance: int) -> list[int]:
 
 def near(left: np.ndarray, right: np.ndarray, distance: int, roots: Roots | None = None
          ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """(how, i, j): indices i < j of codes left[i] and right[how, j] that differ in at most `distance` bits, some several times.
+    """(how, i, j): indices i < j of codes left[i] and right[how, j] that differ in at most `distance` bits, each once for a how.
 
     left   uint64 (N,)
     right  uint64 (H, N)
@@ -51,7 +51,8 @@ def near(left: np.ndarray, right: np.ndarray, distance: int, roots: Roots | None
     """
     size = max(1, (len(left) - 1).bit_length())
     place = np.uint64((1 << size) - 1)
-    for mask in masks(distance):
+    held = masks(distance)
+    for number, mask in enumerate(held):
         ours = keys(left, mask, size)
         i = ours & place
         codes = left[i]
@@ -62,13 +63,18 @@ def near(left: np.ndarray, right: np.ndarray, distance: int, roots: Roots | None
             j = theirs & place
             few = (count > 0) & (count <= CROWD)
             for a, b in meetings(codes, right[how][j[few]], first[few], count[few], distance):
-                yield how, i[a].astype(np.intp), j[few][b].astype(np.intp)
+                a, b = i[a].astype(np.intp), j[few][b].astype(np.intp)
+                new = unmet(left[a] ^ right[how][b], held[:number])
+                if new.any():
+                    yield how, a[new], b[new]
             many = count > CROWD
             start, at = np.unique(first[many], return_index=True)
             for members, crowd in zip(start, np.split(np.flatnonzero(many), at[1:]), strict=True) if len(start) else ():
                 here = i[members:members + count[crowd].max()].astype(np.intp)
                 for a, b in crowded(here, j[crowd].astype(np.intp), left, right[how], distance, roots):
-                    yield how, a, b
+                    new = unmet(left[a] ^ right[how][b], held[:number])
+                    if new.any():
+                        yield how, a[new], b[new]
 
 
 def keys(codes: np.ndarray, mask: int, size: int) -> np.ndarray:
@@ -80,6 +86,14 @@ def keys(codes: np.ndarray, mask: int, size: int) -> np.ndarray:
     found |= np.arange(len(codes), dtype=np.uint64)
     found.sort()
     return found
+
+
+def unmet(differing: np.ndarray, earlier: list[int]) -> np.ndarray:
+    """Which pairs did not meet under a mask before, by the bits in which they differ."""
+    new = np.ones(len(differing), bool)
+    for mask in earlier:
+        new &= (differing & np.uint64(mask)) != 0
+    return new
 
 
 def meetings(ours: np.ndarray, theirs: np.ndarray, first: np.ndarray, count: np.ndarray, distance: int
