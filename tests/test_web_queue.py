@@ -218,3 +218,23 @@ def test_one_worker_at_a_time(tmp_path):
         assert worker.locked(tmp_path) is None
     with worker.locked(tmp_path):
         pass
+
+
+def test_counts_that_are_remembered_follow_every_new_image(engine, tmp_path):
+    for n in (1, 2, 3):
+        ask(engine, "chest X-ray with pneumonia", n, seed=10 * n)
+        serve(engine, tmp_path)
+        total = n * (n + 1) // 2
+        assert gallery.count(engine, Filter()) == gallery.count(engine, Filter(finding="pneumonia")) == total
+        assert gallery.words(engine) == {"image_types": [("chest_xray", total)], "findings": [("pneumonia", total)]}
+
+
+def test_time_left_and_place_in_line_are_told_of_many_jobs(engine, tmp_path):
+    names = [ask(engine, n=5, seed=10 * k) for k in range(3)]
+    told = {one["id"]: one for one in jobs.latest(engine)}
+    assert [told[name]["jobs_ahead"] for name in names] == [0, 1, 2]
+    assert [told[name]["seconds_left"] for name in names] == [5.0, 5.0, 5.0]  # a second each, before any was made
+    serve(engine, tmp_path, 0.02)
+    assert all(one["seconds_left"] is None and one["jobs_ahead"] == 0 for one in jobs.latest(engine))
+    late = ask(engine, n=4, seed=100)
+    assert 0 < jobs.job(engine, late)["seconds_left"] < 3.0  # at the pace of the jobs before

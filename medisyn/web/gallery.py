@@ -3,6 +3,7 @@
 import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 
 from medisyn.data import records
@@ -11,6 +12,7 @@ from medisyn.web.database import findings, images, row, rows, sql
 
 PAGE = 48      # images a page: divisible by 2, 3, 4, 6 and 8 columns
 LONGEST = 200  # characters of a filter's word
+read = lru_cache(2_048)(records.from_line)  # many look at the same pages; nobody changes a record
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,16 @@ def found(engine: sql.Engine, wanted: Filter, limit: int = PAGE, before: int | N
 
 def count(engine: sql.Engine, wanted: Filter) -> int:
     """How many there are."""
+    return counted(engine, wanted, newest(engine))
+
+
+def newest(engine: sql.Engine) -> int:
+    """The highest number of any image: images are only ever added, so nothing that was counted changes while it stays."""
+    return row(engine, sql.select(sql.func.max(images.c.number).label("n")))["n"] or 0
+
+
+@lru_cache(256)
+def counted(engine: sql.Engine, wanted: Filter, newest: int) -> int:
     return row(engine, sql.select(sql.func.count().label("n")).select_from(images).where(*chosen(wanted)))["n"]
 
 
@@ -88,6 +100,11 @@ def beside(engine: sql.Engine, one: dict) -> dict[str, str | None]:
 
 def words(engine: sql.Engine) -> dict[str, list[tuple[str, int]]]:
     """The image types and present findings that there are, with how many images, most first."""
+    return words_until(engine, newest(engine))
+
+
+@lru_cache(16)
+def words_until(engine: sql.Engine, newest: int) -> dict[str, list[tuple[str, int]]]:
     kinds = rows(engine, sql.select(images.c.image_type, sql.func.count().label("n")).where(
         images.c.record.is_not(None)).group_by(images.c.image_type).order_by(sql.desc("n")))
     shown = rows(engine, sql.select(findings.c.name, sql.func.count().label("n")).where(
@@ -97,7 +114,7 @@ def words(engine: sql.Engine) -> dict[str, list[tuple[str, int]]]:
 
 def described(one: dict) -> dict:
     """A row with its record read."""
-    return one | {"record": records.from_line(one["line"]) if one["line"] else None}
+    return one | {"record": read(one["line"]) if one["line"] else None}
 
 
 def as_json(one: dict) -> dict:

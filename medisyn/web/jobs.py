@@ -3,7 +3,8 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import lru_cache
 
 from starlette.concurrency import run_in_threadpool
 
@@ -13,29 +14,47 @@ from medisyn.web.database import OPEN, images, jobs, row, rows, sql
 LOOK = 0.2        # seconds between looks at a running job
 KEEP_ALIVE = 15   # seconds of silence, after which a line without meaning is sent
 EACH = 200        # new images told at once
+BRIEF = [column for column in jobs.c if column.name != "asked"]  # what changes, without thousands of prompts
 
 
 def job(engine: sql.Engine, name: str) -> dict | None:
     """One job by its opaque id."""
-    one = row(engine, sql.select(jobs).where(jobs.c.id == name))
-    return told(engine, one) if one else None
+    one = row(engine, sql.select(*BRIEF).where(jobs.c.id == name))
+    return told(engine, [one])[0] if one else None
 
 
 def latest(engine: sql.Engine, limit: int = 50, open_only: bool = False) -> list[dict]:
     """Jobs, newest first."""
     marks = [jobs.c.state.in_(OPEN)] if open_only else []
-    return [told(engine, one) for one in rows(engine, sql.select(jobs).where(*marks).order_by(jobs.c.number.desc()).limit(limit))]
+    return told(engine, rows(engine, sql.select(*BRIEF).where(*marks).order_by(jobs.c.number.desc()).limit(limit)))
 
 
-def told(engine: sql.Engine, one: dict) -> dict:
-    """A row of `jobs` as the API tells it."""
+@lru_cache(4_096)
+def asked(engine: sql.Engine, name: str) -> tuple[int, str, int]:
+    """How many prompts a job has, the first of them, and its seed; they never change."""
+    given = row(engine, sql.select(jobs.c.asked).where(jobs.c.id == name))["asked"]
+    return len(given), given[0][0], given[0][2]
+
+
+def told(engine: sql.Engine, found: Sequence[dict]) -> list[dict]:
+    """Rows of `jobs` as the API tells them."""
+    waiting = any(one["state"] in OPEN for one in found)
+    line = [one["number"] for one in rows(engine, sql.select(jobs.c.number).where(jobs.c.state.in_(OPEN)))] if waiting else []
+    pace = queue.pace(engine) if waiting else 0.0
+    return [as_json(engine, one, line, pace) for one in found]
+
+
+def as_json(engine: sql.Engine, one: dict, line: Sequence[int], pace: float) -> dict:
+    """A job. line: the numbers of all jobs that are open; pace: seconds an image took lately, of any job."""
     is_open = one["state"] in OPEN
+    own = queue.pace(engine, one["id"]) if is_open and one["done"] > 2 else pace
+    prompts, prompt, seed = asked(engine, one["id"])
     return {"id": one["id"], "state": one["state"], "title": one["title"], "total": one["total"], "done": one["done"],
             "refused": one["refused"], "steps": one["steps"], "guidance": one["guidance"], "error": one["error"],
             "asked_at": one["asked_at"], "begun_at": one["begun_at"], "ended_at": one["ended_at"],
-            "prompts": len(one["asked"]), "prompt": one["asked"][0][0], "seed": one["asked"][0][2],
-            "seconds_left": round(queue.seconds_left(engine, one), 1) if is_open else None,
-            "jobs_ahead": queue.ahead(engine, one) if is_open else 0}
+            "prompts": prompts, "prompt": prompt, "seed": seed,
+            "seconds_left": round((one["total"] - one["done"]) * own, 1) if is_open else None,
+            "jobs_ahead": sum(number < one["number"] for number in line) if is_open else 0}
 
 
 def news(engine: sql.Engine, name: str, after: int = 0) -> tuple[dict, int] | None:

@@ -148,9 +148,3 @@ def pace(engine: sql.Engine, job: str | None = None) -> float:
 def seconds_left(engine: sql.Engine, job: dict) -> float:
     """Until a row of `jobs` should be done, those before it not counted."""
     return (job["total"] - job["done"]) * pace(engine, job["id"])
-
-
-def ahead(engine: sql.Engine, job: dict) -> int:
-    """Jobs before a row of `jobs` in line."""
-    return row(engine, sql.select(sql.func.count().label("n")).select_from(jobs).where(
-        jobs.c.state.in_(OPEN), jobs.c.number < job["number"]))["n"]
