@@ -13,7 +13,7 @@ import medisyn
 from medisyn import cli, synthesizer
 from medisyn.data import images, records
 
-VERBS = {"sources", "ingest", "check", "review", "pack", "unpack", "export", "understand", "train", "card", "generate", "verify",
+VERBS = {"sources", "ingest", "check", "review", "pack", "unpack", "export", "understand", "train", "card", "runs", "doctor", "generate", "verify",
          "evaluate", "utility", "select", "study", "serve"}
 
 

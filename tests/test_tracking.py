@@ -55,7 +55,7 @@ def told_rows(seen: list) -> list[int]:
 def test_a_tracker_is_told_what_the_log_holds(seen, tmp_path):
     tracked(tmp_path, 8, 16)
     assert [(stage, n) for _, stage, n, _ in seen] == [("vae", 8), ("vae", 16), ("closed", None)]
-    assert [row for _, stage, _, row in seen if stage == "vae"] == tracking.rows_of(tmp_path / "vae" / "log.jsonl")
+    assert [row for _, stage, _, row in seen if stage == "vae"] == list(tracking.rows_of(tmp_path / "vae" / "log.jsonl")[0])
 
 
 def test_outside_nobody_is_told(seen, tmp_path):
@@ -122,7 +122,7 @@ def test_a_tracker_that_fails_says_so_once_and_catches_up_later(monkeypatch, tmp
     assert told_rows(seen) == [8]
     sentence, = said
     assert sentence == ("tracking: wandb failed (the network is gone); training goes on without it, log.jsonl holds every row")
-    assert [row["n_images"] for row in tracking.rows_of(tmp_path / "vae" / "log.jsonl")] == [8, 16, 24]
+    assert [row["n_images"] for row in list(tracking.rows_of(tmp_path / "vae" / "log.jsonl")[0])] == [8, 16, 24]
     monkeypatch.setitem(tracking.MAKERS, "wandb", recorder(seen))
     tracked(tmp_path, 32)
     assert told_rows(seen) == [8, 16, 24, 32]
@@ -144,7 +144,7 @@ def test_a_tracker_that_cannot_begin_or_end_stops_nothing(monkeypatch, tmp_path)
     tracked(tmp_path, 8, 16, names=("mlflow", "trackio"), said=said)
     assert [sentence.split(";")[0] for sentence in said] == ["tracking: mlflow failed (no route to host)",
                                                              "tracking: trackio failed (TimeoutError)"]
-    assert len(tracking.rows_of(tmp_path / "vae" / "log.jsonl")) == 2
+    assert len(list(tracking.rows_of(tmp_path / "vae" / "log.jsonl")[0])) == 2
 
 
 def test_what_stops_a_training_still_does(seen, tmp_path):
@@ -201,7 +201,7 @@ def test_a_training_tracked_from_the_command_line(seen, monkeypatch, capsys, pha
         shutil.copytree(phantom_run / name, tmp_path / name)
     words = ["train", phantom_recipe, "-o", tmp_path, "--stages", "dit", "--track", "wandb"]
     assert called(monkeypatch, capsys, *words)[0] == 0
-    rows = tracking.rows_of(tmp_path / "dit" / "log.jsonl")
+    rows = list(tracking.rows_of(tmp_path / "dit" / "log.jsonl")[0])
     assert [row for _, stage, _, row in seen if stage == "dit" and "samples" not in row] == rows
     assert [row["n_images"] for row in rows] == [n for _, stage, n, row in seen if stage == "dit" and "samples" in row]
     assert {stage for _, stage, _, _ in seen} == {"text", "vae", "decoder", "dit", "closed"}
@@ -321,4 +321,4 @@ def test_a_server_that_is_not_there_stops_nothing(tmp_path, monkeypatch):
     with tracking.tracked(tmp_path, ("mlflow",), SETTINGS, os.environ, message=said.append):
         Stage(tmp_path, "dit").log({"n_images": 8, "loss": 1.0})
     assert len(said) == 1 and said[0].startswith("tracking: mlflow failed (")
-    assert len(tracking.rows_of(tmp_path / "dit" / "log.jsonl")) == 1
+    assert len(list(tracking.rows_of(tmp_path / "dit" / "log.jsonl")[0])) == 1

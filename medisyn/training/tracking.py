@@ -21,6 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from medisyn.training.run import TRACKERS, Message, Tracker, join_ranks, rank, say, write_json
+from medisyn.training.runs import flat, rows_of
 
 PROJECT = "medisyn"
 MADE = ("dit", "dit-first", "tune")  # stages whose pictures show made images alone; others show patients and go nowhere
@@ -209,7 +210,7 @@ def begun(run: Path, name: str, settings: dict, environ: MutableMapping[str, str
     with MAKERS[name](told) as tracker:
         once = told_once(tracker, name, told)
         for log in sorted(run.glob("*/log.jsonl")):
-            rows = rows_of(log) if log.with_name("done.json").is_file() else []
+            rows = rows_of(log)[0] if log.with_name("done.json").is_file() else ()
             if rows:
                 once(rows[-1], log.parent.name, rows[-1]["n_images"])
         yield once
@@ -266,7 +267,7 @@ def told_once(tracker: Tracker, name: str, told: Told) -> Tracker:
         path, kind = told.run / stage / "tracked.json", "pictures" if pictures(row) else "rows"
         marks = read_marks(path)
         mark = marks.get(name) if marks.get(name, {}).get("id") == told.id else {"id": told.id}
-        earlier = rows_of(told.run / stage / "log.jsonl") if kind == "rows" else []
+        earlier = rows_of(told.run / stage / "log.jsonl")[0] if kind == "rows" else ()
         try:
             for at, line in [*((r["n_images"], r) for r in earlier if r["n_images"] < n_images), (n_images, row)]:
                 if at > mark.get(kind, -1):
@@ -275,18 +276,6 @@ def told_once(tracker: Tracker, name: str, told: Told) -> Tracker:
         finally:
             write_json(path, marks | {name: mark})
     return track
-
-
-def rows_of(log: Path) -> list[dict]:
-    """The lines of a log that are whole and count images, in order."""
-    found = []
-    with contextlib.suppress(OSError):
-        for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(ValueError):
-                row = json.loads(line)
-                if isinstance(row, dict) and isinstance(row.get("n_images"), int):
-                    found.append(row)
-    return found
 
 
 def read_marks(path: Path) -> dict[str, dict]:
@@ -306,11 +295,3 @@ def figures(row: dict) -> dict[str, float]:
 def pictures(row: dict) -> dict[str, Path]:
     """The pictures of a row: by path."""
     return {name: value for name, value in row.items() if isinstance(value, Path)}
-
-
-def flat(settings: dict, above: str = "") -> dict[str, object]:
-    """Nested tables as dotted keys: {"dit": {"depth": 8}} -> {"dit.depth": 8}."""
-    found: dict[str, object] = {}
-    for name, value in settings.items():
-        found |= flat(value, f"{above}{name}.") if isinstance(value, dict) else {f"{above}{name}": value}
-    return found

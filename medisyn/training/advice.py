@@ -1,0 +1,84 @@
+"""Advice: what of the recipes fits a machine, and what to set there, each with its reason."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+
+from medisyn.training.machine import GIB, Row, value
+from medisyn.training.needs import MARGIN, SHARE, TORCH, Need
+
+HOW = ("16 bytes a weight, 4 a moving average, and what autograd keeps of a batch, counted on shapes in full precision "
+       f"({SHARE['cuda']} of it on a GPU, in bf16); times {MARGIN}, and {TORCH / GIB:.1f} GiB for torch; "
+       "images and latents held in memory are not in it")
+KEYS = {"dit-first": "dit.first_batch"}   # where a stage's batch is set, if not in STAGE.batch
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Whether a recipe can be trained here."""
+
+    recipe: str
+    fits: bool | None              # None: not known
+    needs_gib: float | None
+    stage: str | None              # the one that takes most
+    where: str | None              # "cpu" or "cuda"
+    say: str                       # in a sentence
+
+    def as_dict(self) -> dict:
+        """For programs."""
+        return asdict(self)
+
+
+def fit(name: str, device: str, needs: list[Need], rows: Iterable[Row]) -> Fit:
+    """A recipe against this machine; device: as in the recipe, "cpu", "cuda" or "auto"."""
+    rows = list(rows)
+    gpu = value(rows, "gpu 0", "free GiB")
+    if device == "cuda" and gpu is None:
+        return Fit(name, False, None, None, None, "asks for a GPU, and torch sees none; --set device=auto")
+    where = "cuda" if device != "cpu" and gpu is not None else "cpu"
+    free = gpu if where == "cuda" else value(rows, "memory", "free GiB")
+    most = max(needs, key=lambda need: need.total(where))
+    takes = round(most.total(where) / GIB, 1)
+    told = f"stage {most.stage}: {most.weights / 1e6:.1f} M weights, {takes} GiB at batch {most.batch}"
+    if free is None:
+        return Fit(name, None, takes, most.stage, where, f"{told}; the free memory is not known")
+    if takes <= free:
+        return Fit(name, True, takes, most.stage, where, f"{told}, of {free} GiB free on the {where}")
+    smaller = [f"{KEYS.get(need.stage, f'{need.stage}.batch')}={room}" if (room := need.largest(free * GIB, where)) else
+               f"no batch of {need.stage}" for need in needs if need.total(where) / GIB > free]
+    return Fit(name, False, takes, most.stage, where, f"{told}, but {free} GiB are free on the {where}; what would fit: "
+               + ", ".join(smaller) + " (another batch is another training)")
+
+
+def settings(rows: Iterable[Row]) -> Iterator[tuple[str, str]]:
+    """(what to set, why), for this machine."""
+    rows = list(rows)
+    rates = {row.name.split(":")[0]: row.value for row in rows if row.part == "threads" and row.value is not None}
+    if rates:
+        best = max(rates, key=rates.get)
+        measured = ", ".join(f"{n}: {rate}" for n, rate in rates.items())
+        more = "; for more cores start a process each with torchrun" if best == "1" and len(rates) > 1 else ""
+        yield f"threads = {best}", f"images/s of a small denoiser's training step by threads, measured now: {measured}{more}"
+    gpu = value(rows, "gpu", "count")
+    if gpu:
+        yield "device = auto", f"torch sees {gpu} GPU{'s' if gpu > 1 else ''}: {value(rows, 'gpu 0', 'name')}"
+        half = value(rows, "gpu 0", "bf16 in hardware")
+        yield "precision", ("bf16 over fp32 weights, which device = auto takes by itself" if half else
+                            "this GPU has no bf16 in hardware, and training uses it all the same: expect it to be slow")
+    elif gpu == 0:
+        yield "device = cpu", "torch sees no GPU"
+    ratio = value(rows, "speed", "cpu bf16 over fp32")
+    if ratio is not None and not gpu:
+        yield "precision", ("full on a CPU, always, so that a resumed training is the same bit for bit; "
+                            + (f"bf16 products would be {ratio:.1f} times as fast here" if ratio > 1.2 else
+                               f"bf16 products are no faster here ({ratio:.2f} times)"))
+    if value(rows, "model", "whole") is False:
+        yield "the model that ships", "its files are not those of its card; install or fetch it again"
+    if value(rows, "current folder", "writable") is False:
+        yield "-o", "name a folder elsewhere; the current one cannot be written into"
+
+
+def as_dict(rows: Iterable[Row], fits: Iterable[Fit]) -> Mapping[str, object]:
+    """All of it, for programs."""
+    rows = list(rows)
+    return {"machine": [asdict(row) for row in rows], "recipes": {"estimated": HOW, "fits": [f.as_dict() for f in fits]},
+            "settings": [{"set": what, "why": why} for what, why in settings(rows)]}
