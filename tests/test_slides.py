@@ -1,9 +1,16 @@
 """Slides: tiles of tissue at the size of a pixel that was asked for; labels stay unread."""
 
+import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import test_phi
+import whole_slides
+from PIL import Image
 
 from medisyn.data import handles, ingest, parts, records, slides
 
@@ -130,3 +137,102 @@ def test_slides_become_a_collection_in_which_a_slide_stays_in_one_split(tmp_path
     assert summary.written == len(found) > 8 and summary.groups == 2
     assert {(r.image_type, r.technique, r.anatomy) for r in found} == {("histopathology", "haematoxylin_eosin", "colon")}
     assert all(len({r.split for r in found if r.patient == patient}) == 1 for patient in {r.patient for r in found})
+
+
+# DICOM slides, by wsidicom, and what OpenSlide reads
+
+def command(source: str, raw: Path, out: Path, *words: str) -> str:
+    done = subprocess.run([sys.executable, "-m", "medisyn", "ingest", source, raw, "-o", out, "--workers", "1", *words],
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_a_dicom_slide_becomes_tiles_and_nothing_of_its_names_comes_out(tmp_path, monkeypatch):
+    pytest.importorskip("wsidicom")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    whole_slides.written(tmp_path / "raw/ward", pixels())
+    whole_slides.written(tmp_path / "raw/ward", pixels()[:, ::-1].copy())  # beside it in the same folder
+    said = command("slides", tmp_path / "raw", tmp_path / "out")
+    found = list(records.read(tmp_path / "out"))
+    assert len(found) == 2 * 8 and len({r.patient for r in found}) == 1 and {r.reading for r in found} == {None}
+    assert {(r.image_type, r.technique, r.age_years, r.sex) for r in found} == {
+        ("histopathology", "haematoxylin_eosin", 90.0, "female")}
+    reds = {tuple(np.asarray(Image.open(tmp_path / "out" / r.file_name))[128, (20, -20), 0].tolist()) for r in found}
+    assert len(reds) >= 6  # tiles of different columns, of both slides
+    assert (tmp_path / "out/quarantine.jsonl").read_text() == ""
+    for name, data in [("said", said.encode())] + [(str(p), p.read_bytes()) for p in (tmp_path / "out").rglob("*") if p.is_file()]:
+        for plant in (whole_slides.NAME, whole_slides.MRN, "20180403", "19340229"):
+            assert not any(plant.lower().encode() in inner.lower() for inner in test_phi.unfolded(data)), (name, plant)
+            assert plant not in name
+    raw = b"".join(path.read_bytes() for path in (tmp_path / "raw/ward").iterdir())
+    assert all(plant.encode() in raw for plant in (whole_slides.NAME, whole_slides.MRN, "20180403", "19340229"))
+
+
+def test_the_label_of_a_dicom_slide_is_not_opened(tmp_path, monkeypatch):
+    wsidicom = pytest.importorskip("wsidicom")
+    paths, seen = whole_slides.written(tmp_path, pixels()), []
+    opened = wsidicom.WsiDicom.open
+    monkeypatch.setattr(wsidicom.WsiDicom, "open", lambda files: seen.extend(files) or opened(files))
+    tiles = [part for part, _ in slides.parts(paths[0], side=128)]
+    assert len(tiles) == 24 and seen == paths[:3]
+    for label in paths[3:]:
+        with pytest.raises(ValueError, match="label of a slide"):
+            list(slides.parts(label))
+
+
+@pytest.mark.parametrize("microns, side", [(0.5, 128), (1.0, 100), (2.0, 64)])
+def test_a_tile_of_a_dicom_slide_shows_the_same_place_at_every_scale(tmp_path, microns, side):
+    pytest.importorskip("wsidicom")
+    path = whole_slides.written(tmp_path, pixels())[0]
+    found, _ = slides.picture(path, f"{LEFT},{TOP},{side},{microns}")
+    step = microns / MICRONS
+    rows, columns = (np.clip(((np.arange(side) + 0.5) * step).astype(int), 0, None) for _ in range(2))
+    truth = pixels()[TOP:, LEFT:][rows][:, columns]
+    assert found.size == (side, side) and np.abs(np.asarray(found, int) - truth).max() <= 12
+
+
+def test_a_dicom_slide_whose_header_doubts_waits_and_one_of_another_stain_is_not_called_routine(tmp_path, monkeypatch):
+    pytest.importorskip("wsidicom")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    whole_slides.written(tmp_path / "raw", pixels(), BurnedInAnnotation="YES")
+    other = [whole_slides.item(SpecimenPreparationSequence=[whole_slides.item(SpecimenPreparationStepContentItemSequence=[])])]
+    whole_slides.written(tmp_path / "raw/b", pixels(), SpecimenDescriptionSequence=other)
+    command("slides", tmp_path / "raw", tmp_path / "out")
+    rows = [json.loads(line) for line in (tmp_path / "out/quarantine.jsonl").read_text().splitlines()]
+    assert len(rows) == 8 and all(re.fullmatch("[0-9a-f]{16}", row["file"]) and "text" in row["reason"] for row in rows)
+    assert [r.technique for r in records.read(tmp_path / "out")] == [None] * 8
+
+
+def test_a_ct_among_slides_and_a_broken_dicom_slide_are_said(tmp_path):
+    pytest.importorskip("wsidicom")
+    import dicoms
+    path = whole_slides.written(tmp_path / "raw", pixels())[0]
+    dicoms.written(dicoms.dataset(dicoms.smooth()), tmp_path / "raw/ct.dcm")
+    (tmp_path / "raw/cut").mkdir()
+    (tmp_path / "raw/cut/a.dcm").write_bytes(path.read_bytes()[:9000])
+    summary = ingest.ingest("slides", tmp_path / "raw", tmp_path / "out", workers=1)
+    reasons = {row["file"]: row["reason"] for row in ingest.quarantined(tmp_path / "out")}
+    assert summary.written == 8 and set(reasons) == {"ct.dcm", "cut/a.dcm"}
+    assert "no whole slide" in reasons["ct.dcm"] and "\n" not in "".join(reasons.values())
+
+
+def test_what_tiffslide_cannot_read_openslide_reads(tmp_path, monkeypatch):
+    pytest.importorskip("openslide")
+    import openslide
+    import tiffslide
+    slide(tmp_path / "raw/a.tif")
+    by_tiffslide = [(part, slides.picture(tmp_path / "raw/a.tif", part)[0].tobytes())
+                    for part, _ in slides.parts(tmp_path / "raw/a.tif", side=128)]
+    handles.close()
+
+    def refuse(path):
+        raise tiffslide.TiffFileError("another make")
+    monkeypatch.setattr(tiffslide, "TiffSlide", refuse)
+    held = slides.opened(tmp_path / "raw/a.tif")[0]
+    assert isinstance(held, openslide.OpenSlide)
+    held.close()
+    by_openslide = [(part, slides.picture(tmp_path / "raw/a.tif", part)[0].tobytes())
+                    for part, _ in slides.parts(tmp_path / "raw/a.tif", side=128)]
+    assert by_openslide == by_tiffslide and len(by_openslide) == 24
+    assert ingest.ingest("slides", tmp_path / "raw", tmp_path / "out", workers=1).written == 8

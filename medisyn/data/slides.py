@@ -1,7 +1,7 @@
 """Slides: whole-slide images as square tiles of tissue at a given size of their pixels.
 
-Read by tiffslide; formats that it lacks by OpenSlide, and DICOM slides by wsidicom, where these are installed. Only the
-pyramid is read: the label and the macro image, which show the patient's name, are never opened.
+Read by tiffslide; formats that it lacks by OpenSlide, and DICOM slides (`dicom_slides` finds them) by wsidicom, where these
+are installed. Only the pyramid is read: the label and the macro image, which show the patient's name, are never opened.
 """
 
 import logging
@@ -13,7 +13,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from medisyn.data import handles
+from medisyn.data import dicom_slides, handles
+from medisyn.data.dicom_file import quiet
 from medisyn.data.windows import Refused
 
 MICRONS = 0.5          # a pixel: a 20x objective
@@ -53,7 +54,8 @@ class Slide:
                 found = self.held.read_region(place, level.number, (w, h)).convert("RGBA")
                 picture.paste(found, (x - left, y - top), found)
             else:
-                picture.paste(self.held.read_region((x, y), level.number, (w, h)).convert("RGB"), (x - left, y - top))
+                with quiet():
+                    picture.paste(self.held.read_region((x, y), level.number, (w, h)).convert("RGB"), (x - left, y - top))
         return picture
 
     def close(self) -> None:
@@ -62,8 +64,7 @@ class Slide:
 
 def opened(path: Path) -> tuple[Any, list[Level], float]:
     """A reader of a slide, the levels of its pyramid, and the micrometres a pixel of level 0; ValueError where there is none."""
-    with open(path, "rb") as file:
-        dicom = file.read(132)[128:] == b"DICM"
+    dicom = dicom_slides.is_dicom(path)
     held = (dicom_slide if dicom else tiff_slide)(path)
     try:
         if dicom:
@@ -103,13 +104,18 @@ def tiff_slide(path: Path) -> Any:
 
 
 def dicom_slide(path: Path) -> Any:
-    """A slide in DICOM by wsidicom: the files of its folder that belong to the same series."""
+    """A slide in DICOM by wsidicom: the floors of its pyramid, and no other file of its folder."""
     try:
         from wsidicom import WsiDicom
     except ImportError:
-        raise Refused("a DICOM slide needs wsidicom, which is not installed; pip install medisyn[slides]") from None
+        raise Refused("a DICOM slide needs wsidicom, which is not installed; pip install medisyn[wsi]") from None
+    logging.getLogger("wsidicom").setLevel(logging.CRITICAL)  # it quotes headers
+    floors = dicom_slides.floors(path)
+    if not floors:
+        raise Refused("it shows the label of a slide, or all of it from afar")
     try:
-        return WsiDicom.open(path.parent if len(list(path.parent.iterdir())) > 1 else path)
+        with quiet():
+            return WsiDicom.open(floors)
     except Exception as error:
         raise Refused(f"not a readable DICOM slide ({type(error).__name__})") from None
 

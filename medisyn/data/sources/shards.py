@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from medisyn.data import archives, parts, slides, tables
+from medisyn.data import archives, dicom_slides, parts, slides, tables
 from medisyn.data.images import RASTERS
 from medisyn.data.records import SPLITS
 from medisyn.data.sources import files, own
@@ -23,7 +23,7 @@ from medisyn.data.sources.source import UNCONFIRMED, Found, Source, Unfit
 NPZ = "an .npz with arrays train_images, ..., and a mapping in TOML that says image_type and what label means"
 PARQUET = "Parquet files with a column of images, and a mapping in TOML that says image_type and what the other columns mean"
 WEBDATASET = "tars of samples (0001.jpg, 0001.json, ...), and a mapping in TOML that says image_type and what the fields mean"
-SLIDES = "whole slides (.svs, .ndpi, .tif, ...); a mapping in TOML may say what they show"
+SLIDES = "whole slides (.svs, .ndpi, .tif, DICOM, ...); a mapping in TOML may say what they show"
 SIDECAR = 2**20  # bytes; a larger file of a sample is no fact
 Rows = Iterable[tuple[str, dict, dict]]  # the part's address behind the file, its columns, its facts
 
@@ -65,19 +65,29 @@ def rows(path: Path) -> Rows:
 def tiles(path: Path) -> Rows:
     if not path.stat().st_size:
         raise ValueError("it is empty, or lies in an archive, where whole slides cannot be read in place: unpack it")
+    said: dict = {}
+    if dicom_slides.is_dicom(path):
+        if path not in dicom_slides.floors(path)[:1]:  # a label, or a floor of a slide that is read by its finest
+            return
+        said = dicom_slides.facts(path)
     for part, facts in slides.parts(path):
-        yield f"#{part}", {}, facts
+        yield f"#{part}", {}, {**facts, **said}
 
 
-def read(suffixes: tuple[str, ...], layout: str, held: Callable[[Path], Rows], folder: Path,
+def is_slide(path: Path) -> bool:
+    """Whether a file may be a slide: by its suffix, or as DICOM, whose names seldom have one."""
+    name = path.name.lower()
+    return name.endswith((*parts.SLIDES, ".tif", ".tiff")) or not name.endswith(own.MAPPING) and dicom_slides.is_dicom(path)
+
+
+def read(fits: Callable[[Path], bool], layout: str, held: Callable[[Path], Rows], folder: Path,
          mapping: Path | None = None) -> Iterator[Found]:
     """The images in the files of a folder, or of one file, with what a mapping finds in their columns."""
     folder = Path(folder)
     root = folder.parent if folder.is_file() else folder
     mapping = own.mapping_of(root, mapping)
     rules = own.read_mapping(mapping) if mapping else {}
-    paths = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.is_file()
-                                                     and path.name.lower().endswith(suffixes))
+    paths = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.is_file() and fits(path))
     files.expect(paths, folder, layout)
     for path in paths:
         inner = PurePosixPath(path.relative_to(root).as_posix())
@@ -88,10 +98,16 @@ def read(suffixes: tuple[str, ...], layout: str, held: Callable[[Path], Rows], f
                 continue
             said = {"patient": f"slide/{inner}"} if held is tiles else {}
             stated, mapped = own.stated(columns), own.facts(rules, columns, inner)
+            doubt = facts.pop("doubt", None)
             said |= {**facts, **stated, **mapped, "findings": {**stated["findings"], **mapped["findings"]}}
             if not said.get("image_type"):
                 raise ValueError(f"{folder}: expected {layout}; nothing says the image type")
-            yield own.record(address, said)
+            found = own.record(address, said)
+            yield Unfit(str(address), doubt, found) if doubt else found
+
+
+def ends(suffixes: tuple[str, ...], path: Path) -> bool:
+    return path.name.lower().endswith(suffixes)
 
 
 def readable(held: Rows) -> Iterator[tuple[str | None, dict, dict]]:
@@ -104,9 +120,10 @@ def readable(held: Rows) -> Iterator[tuple[str | None, dict, dict]]:
 
 SOURCES = tuple(
     Source(name, title, (), (), None, UNCONFIRMED, "your own data", None, group, layout, False,
-           partial(read, suffixes, layout, held))
-    for name, title, group, layout, suffixes, held in (
-        ("npz", "Your own arrays, as MedMNIST packs them", "official split", NPZ, (".npz",), rows),
-        ("parquet", "Your own Parquet files of images", "patient, or near_duplicates", PARQUET, (".parquet",), rows),
-        ("webdataset", "Your own WebDataset tars", "patient, or near_duplicates", WEBDATASET, archives.SUFFIXES[1:], samples),
-        ("slides", "Your own whole slides", "patient, or the slide", SLIDES, (*parts.SLIDES, ".tif", ".tiff"), tiles)))
+           partial(read, fits, layout, held))
+    for name, title, group, layout, fits, held in (
+        ("npz", "Your own arrays, as MedMNIST packs them", "official split", NPZ, partial(ends, (".npz",)), rows),
+        ("parquet", "Your own Parquet files of images", "patient, or near_duplicates", PARQUET, partial(ends, (".parquet",)), rows),
+        ("webdataset", "Your own WebDataset tars", "patient, or near_duplicates", WEBDATASET, partial(ends, archives.SUFFIXES[1:]),
+         samples),
+        ("slides", "Your own whole slides", "patient, or the slide", SLIDES, is_slide, tiles)))
