@@ -13,8 +13,8 @@ import medisyn
 from medisyn import cli, synthesizer
 from medisyn.data import images, records
 
-VERBS = {"sources", "ingest", "check", "review", "pack", "unpack", "export", "understand", "train", "card", "runs", "doctor", "generate", "verify",
-         "evaluate", "utility", "select", "study", "serve"}
+VERBS = {"sources", "ingest", "check", "review", "pack", "unpack", "export", "understand", "train", "card", "runs", "doctor",
+         "generate", "verify", "evaluate", "utility", "select", "study", "serve"}
 
 
 @pytest.fixture

@@ -6,5 +6,7 @@ from medisyn.cli.app import app, main
 
 __all__ = ["app", "main"]
 
-for room in ("data", "training", "watching", "making", "judging", "study", "serving", "exporting"):  # each adds verbs, in the order of --help
+ROOMS = ("data", "training", "watching", "making", "judging", "study", "serving", "exporting")  # in the order of --help
+
+for room in ROOMS:  # each adds verbs
     importlib.import_module(f"medisyn.cli.{room}")
