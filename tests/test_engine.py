@@ -1,9 +1,9 @@
 """The engine: every task comes back once with its result, whatever dies on the way."""
 
 import os
-from pathlib import Path
 
 import chores
+import clusters
 import pytest
 
 from medisyn.data import engine
@@ -48,20 +48,11 @@ def test_an_unknown_engine_is_named():
 
 
 @pytest.mark.filterwarnings("ignore")  # Ray warns of its own settings
-def test_a_cluster_of_two_machines_does_the_same(monkeypatch):
-    ray = pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-    tests = Path(chores.__file__).parent
-    monkeypatch.setenv("PYTHONPATH", f"{tests}{os.pathsep}{tests.parent}")
-    head = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 2**27}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    try:
-        cluster.add_node(num_cpus=1, object_store_memory=2**27)
-        cluster.wait_for_nodes()
+def test_a_cluster_of_two_machines_does_the_same_and_gives_up_on_what_kills(monkeypatch):
+    with clusters.two_machines(monkeypatch) as (cluster, _):
         done = list(engine.map(chores.where, list(range(64)), "ray", cluster.address, workers=2))
         assert sorted(task for task, _ in done) == list(range(64)) and all(square == i * i for i, (square, _) in done)
         assert len({node for _, (_, node) in done}) == 2
-    finally:
-        if ray.is_initialized():
-            ray.shutdown()
-        cluster.shutdown()
+        monkeypatch.setattr(engine, "RETRIES", 0)
+        deadly = dict(engine.map(chores.deadly, list(range(32)), "ray", cluster.address, workers=2))
+        assert deadly == {i: engine.Lost() if i == 13 else i * i for i in range(32)}

@@ -6,8 +6,12 @@ the task that kills again is given back as Lost. So no task is lost without a wo
 """
 
 import contextlib
+import logging
 import os
+import re
 import signal
+import socket
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -20,6 +24,8 @@ ENGINES = ("processes", "ray")
 CHUNK = 8              # tasks that go to a process together
 WORTHWHILE = 16        # a process costs as much time to start as so many images take
 TASK_SECONDS = 300     # of the clock for one task, then its process ends
+ANSWER_SECONDS = 10    # that a cluster may take to answer
+RETRIES = 2            # of a block whose process or machine died on a cluster, which would try for ever; then it is tried here
 
 
 @dataclass(frozen=True)
@@ -125,31 +131,56 @@ def on_ray(function: Callable, tasks: Sequence, address: str | None, workers: in
         import ray.data
     except ImportError:
         raise ValueError("engine ray needs Ray, which is not installed; pip install medisyn[ray]") from None
-    started = not ray.is_initialized()
+    started, seen = not ray.is_initialized(), bytearray(len(tasks))
+    if started and address:
+        expect_answer(address)
     if started:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", include_dashboard=False if address is None else None)
     try:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it tells of itself between the command's own lines
         context.max_errored_blocks = -1
         numbered = ray.data.from_items([{"number": i, "task": task} for i, task in enumerate(tasks)],
                                        override_num_blocks=max(1, min(len(tasks) // WORTHWHILE, 10_000)))
-        done = numbered.map_batches(batch, fn_kwargs={"function": function}, batch_size=CHUNK, batch_format="numpy",
-                                    concurrency=workers)
-        seen = bytearray(len(tasks))
-        for row in done.iter_rows():
-            seen[row["number"]] = 1
-            yield tasks[row["number"]], row["result"]
+        strategy = getattr(ray.data, "TaskPoolStrategy", None)
+        many = {"compute": strategy(workers)} if strategy else {"concurrency": workers}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of max_retries, for which Ray 2.60 has no other place yet
+            done = numbered.map_batches(batch, fn_kwargs={"function": function, "seconds": TASK_SECONDS}, batch_size=CHUNK,
+                                        batch_format="numpy", max_retries=RETRIES, **many)
+        with contextlib.suppress(ray.exceptions.RayError):  # the cluster fell; what it has not done is done here
+            for row in done.iter_rows():
+                if not seen[row["number"]]:
+                    seen[row["number"]] = 1
+                    yield tasks[row["number"]], row["result"]
     finally:
         if started:
             with contextlib.suppress(Exception):
                 ray.shutdown()
+    if len(tasks) >= 2 * WORTHWHILE and not any(seen):
+        raise ValueError("the Ray cluster finished not one image; its machines should have the same medisyn installed, and see the "
+                         "same folders under the same names")
     yield from one_by_one(function, [task for task, there in zip(tasks, seen, strict=True) if not there])
 
 
-def batch(rows: dict, function: Callable) -> dict:
+def expect_answer(address: str) -> None:
+    """ValueError where nothing answers at the HOST:PORT of a cluster; Ray itself would wait for minutes."""
+    match = re.fullmatch(r"(?:ray://)?\[?([^\[\]]+?)\]?:(\d{1,5})", address)
+    if match is None:
+        if address in ("auto", "local"):
+            return
+        raise ValueError(f"address, of a Ray cluster, should be HOST:PORT, ray://HOST:PORT or auto; found {address!r}")
+    try:
+        socket.create_connection((match[1], int(match[2])), ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ValueError(f"expected a Ray cluster at {address}; found none that answers ({type(error).__name__}); "
+                         "`ray start --head` starts one") from None
+
+
+def batch(rows: dict, function: Callable, seconds: int) -> dict:
     """What a machine of the cluster does with a batch."""
     import numpy as np
     results = np.empty(len(rows["task"]), object)
-    results[:] = [function(task) for task in rows["task"]]
+    results[:] = each(function, rows["task"], seconds)
     return {"number": rows["number"], "result": results}
