@@ -8,12 +8,13 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from medisyn.training.eye import EyeRecipe
+from medisyn.training.finetune_settings import FinetuneRecipe
 from medisyn.training.settings import Recipe
 
-KINDS = {"model": Recipe, "eye": EyeRecipe}  # by the key `kind`, which a generator's recipe leaves out
+KINDS = {"model": Recipe, "eye": EyeRecipe, "finetune": FinetuneRecipe}  # by the key `kind`, which a generator's recipe leaves out
 
 
-def read(path: Path, changes: list[str] = ()) -> Recipe | EyeRecipe:
+def read(path: Path, changes: list[str] = ()) -> Recipe | EyeRecipe | FinetuneRecipe:
     """A recipe from TOML, changed by `table.key=value` pairs; ValueError is one sentence."""
     path = Path(path)
     if not path.is_file():
@@ -70,8 +71,11 @@ def explain(error: ValidationError, path: Path, text: str, kind: type[BaseModel]
 
 def known_keys(tables: list[str], model: type[BaseModel] = Recipe) -> list[str]:
     for name in tables:
-        model = model.model_fields[name].annotation
-    return list(model.model_fields)
+        inside = getattr(model, "model_fields", {}).get(name)
+        if inside is None:
+            return []
+        model = inside.annotation
+    return list(getattr(model, "model_fields", {}))
 
 
 def line_of(key: str, text: str) -> int | None:

@@ -21,18 +21,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
-from medisyn import flow, samplers
-from medisyn.data import completion, facts, images, prompts, records, sheets, vocabulary
+from medisyn import painters, samplers
+from medisyn.data import completion, images, prompts, records, sheets, vocabulary
 from medisyn.data.provenance import LOOKS, Drawn, Guarded, Provenance, Verdict
 from medisyn.data.records import Record
 from medisyn.data.understanding import Understanding, nearest_known
-from medisyn.models import checkpoint
 from medisyn.models.checkpoint import Model
 from medisyn.models.recogniser import doubt
-from medisyn.models.text import to_pieces
 from medisyn.models.vae import gray
+from medisyn.painters import Rested
 
 SHIPPED = Path(__file__).parent / "weights" / "medisyn-xs"
 DRAWS = 4   # images that are made of one seed at most, where the model's recogniser does not see in them what was asked for
@@ -81,8 +79,8 @@ class Plan:
 class Synthesizer:
     """A model ready to make images. `medisyn.load()` gives the one that ships."""
 
-    def __init__(self, model: Model, version: str):
-        self.model, self.version = model, version
+    def __init__(self, model: Model | Rested, version: str):
+        self.model, self.version, self.painter = model, version, painters.of(model)
 
     def plan(self, prompt: str) -> Plan:
         """Understand a prompt; decide the sentence that the network reads."""
@@ -101,33 +99,13 @@ class Synthesizer:
         if understood.image_type is None:
             return Plan(prompt, understood, prompt, tuple(warnings))
         plain = prompts.canonical(record_of(understood, id="", file_name=""))
-        return Plan(prompt, understood, prompt if self.reads_alike(prompt, understood) else plain, tuple(warnings))
+        return Plan(prompt, understood, self.painter.phrase(prompt, understood, plain), tuple(warnings))
 
     @cached_property
     def image_types(self) -> tuple[str, ...]:
         """The image types it was trained on, in the vocabulary's order."""
         trained = {row[0] for row in self.model.support}
         return tuple(name for name in vocabulary.IMAGE_TYPES if name in trained)
-
-    @torch.no_grad()
-    def reads_alike(self, prompt: str, understood: Understanding) -> bool:
-        """Whether the text encoder finds in the prompt the facts that the grammar found, and adds none."""
-        if understood.not_understood:
-            return False
-        names = self.model.text.config.facts
-        wanted = facts.states(understood, names)
-        read = self.model.text.read(self.read([prompt])[1])[0].argmax(-1).numpy()
-        said = np.array([name != understood.anatomy for name in names])  # an anatomy may follow from the image type, unsaid
-        missed = said & (wanted != facts.UNSTATED) & (wanted != read)
-        invented = (read == facts.PRESENT) & (wanted != facts.PRESENT)
-        return not (missed | invented).any()
-
-    @torch.no_grad()
-    def read(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """tokens (B, n, D) and pooled (B, D)."""
-        text = self.model.text
-        tokens, _, pooled = text(*to_pieces(self.model.tokenizer, texts, text.config.max_length))
-        return tokens, pooled
 
     def generate(self, prompt: str, n: int = 1, seed: int = 0, steps: int | None = None, guidance: float | None = None,
                  sampler: str | None = None, progress: Callable[[int], None] = lambda done: None,
@@ -176,9 +154,9 @@ class Synthesizer:
             raise ValueError(f"steps should lie between 1 and 200, found {steps}; this model's own setting is {card.steps}")
         if not 0 <= guidance <= 20:
             raise ValueError(f"guidance should lie between 0 and 20, found {guidance}; this model's own setting is {card.guidance}")
-        own = self.model.dit.config.guided
-        if own and not 1 <= guidance <= 1 + own:
-            raise ValueError(f"guidance should lie between 1 and {1 + own:g} for this model, which guides itself, found {guidance}")
+        most = self.painter.most_guidance
+        if most and not 1 <= guidance <= most:
+            raise ValueError(f"guidance should lie between 1 and {most:g} for this model, which guides itself, found {guidance}")
         if sampler not in samplers.SAMPLERS:
             raise ValueError(f"sampler {sampler!r} should be one of {', '.join(samplers.SAMPLERS)}")
         if not 0 <= seed < 2**63:
@@ -192,7 +170,7 @@ class Synthesizer:
         found = completion.complete(plan.understood, self.model.support, seed)
         if found.facts == plan.understood:
             return plan.read_as, found.style
-        return prompts.canonical(record_of(found.facts, id="", file_name="")), found.style
+        return self.painter.told(plan.prompt, prompts.canonical(record_of(found.facts, id="", file_name=""))), found.style
 
     def another(self, plan: Plan, how: Provenance, why: str, k: int) -> Provenance:
         """The k-th new try of what `how` asks for; the 0-th is itself."""
@@ -228,29 +206,9 @@ class Synthesizer:
     @torch.no_grad()
     def make(self, plan: Plan, how: Provenance) -> Synthetic:
         """The one image that `how` describes."""
-        card, dit = self.model.card, self.model.dit
-        shape = (dit.config.latent_channels, dit.config.latent_size, dit.config.latent_size)
-        tokens, pooled = self.read([how.read_as, ""])
-        none = dit.config.n_styles
-        style = torch.tensor([none if how.style is None else how.style, none])
-
-        def velocity(keep: slice) -> flow.Velocity:
-            return lambda x, t: dit(x, t, tokens[keep], pooled[keep], style[keep])
-
-        def both(x: Tensor, t: Tensor) -> Tensor:
-            plain, told = velocity(slice(None))(x.expand(2, -1, -1, -1), t.expand(2)).flip(0).split(1)
-            return plain.lerp(told, how.guidance)
-
-        noise = samplers.seeded_noise([root(how.prompt, how.seed)], shape)
-        if dit.config.guided:  # it adds the guidance itself: one call a step
-            own = torch.tensor([how.guidance - 1])
-            drive = lambda x, t: dit(x, t, tokens[:1], pooled[:1], style[:1], None, own)  # noqa: E731
-        else:
-            drive = velocity(slice(0, 1)) if how.guidance == 1 else both
-        latent = samplers.SAMPLERS[how.sampler](drive, noise, flow.times(how.steps, card.shift))
-        image = self.model.vae.decode(latent.contiguous(memory_format=torch.channels_last)).clamp(-1, 1)
+        card, image = self.model.card, self.painter.paint(how, root(how.prompt, how.seed))
         is_gray = plan.understood.image_type in vocabulary.IMAGE_TYPES and vocabulary.IMAGE_TYPES[plan.understood.image_type].gray
-        image = gray(image)[0, :1] if is_gray else image[0]
+        image = gray(image[None])[0, :1] if is_gray else image
         name = name_of(how)
         record = record_of(plan.understood, id=name, file_name=f"images/{name}.png", text=how.prompt, source=card.name,
                            licence=card.licence, provenance=how)
@@ -298,7 +256,7 @@ def another_seed(seed: int, why: str, k: int) -> int:
 
 def load(folder: Path | str | None = None, version: str = "") -> Synthesizer:
     """A model folder as a synthesizer; None: the model that ships with MediSyn."""
-    return Synthesizer(checkpoint.load(Path(folder) if folder else SHIPPED), version)
+    return Synthesizer(painters.load(Path(folder) if folder else SHIPPED), version)
 
 
 def cores() -> int:

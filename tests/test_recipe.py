@@ -87,6 +87,8 @@ def test_a_file_that_is_no_recipe_is_refused(path, tmp_path):
 def test_the_recipes_that_ship_are_valid(shipped):
     read = recipe.read(shipped)
     assert read.model.name == shipped.stem
+    if isinstance(read, recipe.FinetuneRecipe):
+        return
     assert read.vae.crop % 16 == 0
     assert read.data.packed_side >= max(read.image_size, read.vae.crop)
 

@@ -15,31 +15,35 @@ def train(recipe: Annotated[Path, typer.Argument(help="A TOML file; recipes/ has
           out: Out,
           changes: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: table.key=value.")] = None,
           resume: Annotated[str, typer.Option(help="auto, never, or another run folder to go on from.")] = "auto",
-          stages: Annotated[str | None, typer.Option(help="Only these: text,vae,latents,decoder,dit,model,guard.")] = None,
+          stages: Annotated[str | None, typer.Option(help="Only these, by commas; a wrong one is told which there are.")] = None,
           track: Annotated[list[str] | None, typer.Option(help="Log to tensorboard, wandb, mlflow or trackio as well; "
                                                                "several by commas.")] = None,
           dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained and stop.")] = False) -> None:
-    """Train a model by a recipe: text encoder, autoencoder, latents, denoiser, model folder.
+    """Train a model by a recipe: from nothing, or (kind = "finetune") from a pretrained base.
 
     Example: medisyn train recipes/medisyn-xs.toml -o out/run --set dit.n_images=300_000
+
+    On your own images: medisyn train recipes/finetune-few.toml -o out/mine --set 'data.collections=["data/mine"]'
 
     On two cores: torchrun --nproc-per-node 2 -m medisyn train recipes/medisyn-xs.toml -o out/run
     """
     from medisyn import recipe as recipes
+    from medisyn.training import finetune
     from medisyn.training import stages as training
     settings, watched = recipes.read(recipe, changes or []), watching(track or [], out, resume)
     if isinstance(settings, recipes.EyeRecipe):
         return train_eye(settings, out, resume, stages, dry_run, watched)
-    wanted = tuple(stages.split(",")) if stages else training.STAGES
+    trainer = finetune if isinstance(settings, recipes.FinetuneRecipe) else training
+    wanted = tuple(stages.split(",")) if stages else trainer.STAGES
     for name in wanted:
-        if name not in training.STAGES:
-            raise typer.BadParameter(f"unknown stage {name!r}; the stages are {', '.join(training.STAGES)}", param_hint="--stages")
+        if name not in trainer.STAGES:
+            raise typer.BadParameter(f"unknown stage {name!r}; the stages are {', '.join(trainer.STAGES)}", param_hint="--stages")
     if dry_run:
-        return [print(line) for line in training.outlook(settings)] and None
+        return [print(line) for line in trainer.outlook(settings)] and None
     if resume not in ("auto", "never"):
         training.adopt(Path(resume), out)
     with watched(settings):
-        made = training.run(settings, out, wanted, resume != "never")
+        made = trainer.run(settings, out, wanted, resume != "never")
     if made is not None and training.rank() == 0:
         tell(f"wrote {made}; next: medisyn generate \"chest X-ray\" -n 4 --model {made} -o out/first")
 

@@ -51,7 +51,7 @@ def opened(model: Path, folder: Path) -> Make:
             plans[prompt] = maker.plan(prompt)
         made = synthesizer.make_all(maker, plans, [(prompt, 1, seed) for prompt, seed in orders], folder, steps, guidance,
                                     accept, True, index)
-        hook = maker.model.dit.register_forward_pre_hook(step)  # a look before each step: an end within one of them
+        hook = maker.painter.denoiser.register_forward_pre_hook(step)  # a look before each step: an end within one of them
         try:
             for one in synthesizer.write(made, folder):
                 yield Outcome(None, one.reason) if isinstance(one, synthesizer.Refused) else Outcome(one.record)

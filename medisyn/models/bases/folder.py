@@ -26,7 +26,7 @@ def load(source: str | Path) -> Base:
     folder = Path(source)
     if not folder.is_dir():
         folder = fetched(str(source))
-    if (folder / "medisyn.json").is_file():
+    if (folder / "medisyn.json").is_file() and not (folder / "base.json").is_file():  # that one rests on a base
         return own(str(source), folder)
     index = folder / "model_index.json"
     if not index.is_file():
@@ -87,4 +87,5 @@ def refuse_incomplete(folder: Path, pipe: Any) -> None:
         if isinstance(part, nn.Module):
             wanted, found = sum(weight.numel() for weight in part.parameters()), count(folder / name)
             if found < wanted:
-                raise ValueError(f"{folder / name} holds {found:,} weights where its config.json asks for {wanted:,}; fetch it again")
+                raise ValueError(f"{folder / name} holds {found:,} weights where its config.json asks for {wanted:,}; "
+                                 "fetch it again")

@@ -1,0 +1,178 @@
+"""Painters: what a synthesizer needs of a model, whether it is MediSyn's own or rests on a pretrained base.
+
+A painter knows how a sentence is best put to its network and how a provenance becomes pixels. Every image is computed
+alone, on as many threads as the caller allows.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from medisyn import flow, samplers, velocities
+from medisyn.data import facts
+from medisyn.data.provenance import Provenance
+from medisyn.data.understanding import Understanding
+from medisyn.models import adapters, bases, checkpoint
+from medisyn.models.bases import Base
+from medisyn.models.checkpoint import Card, Model
+from medisyn.models.text import to_pieces
+
+BASE = "base.json"   # in a model folder that rests on a base: which one, and what was taught
+
+
+@dataclass(frozen=True)
+class Painter:
+    """The functions of one model."""
+
+    paint: Callable[[Provenance, int], Tensor]           # how, the seed of its noise -> image (3, H, W) in [-1, 1]
+    phrase: Callable[[str, Understanding, str], str]     # prompt, what the grammar found, its plain sentence -> what to read
+    denoiser: nn.Module                                  # called at every step
+    told: Callable[[str, str], str] = lambda prompt, plain: plain  # prompt, plain sentence -> that with its new words
+    most_guidance: float | None = None                   # None: as much as one likes, two calls a step
+
+
+@dataclass(frozen=True)
+class Rested:
+    """A model that rests on a pretrained base; the fields of `checkpoint.Model` that a synthesizer reads."""
+
+    card: Card
+    base: Base
+    support: list
+    digest: str
+    words: tuple[str, ...] = ()      # that were added to the base's tokenizer
+    recogniser: None = None
+
+
+# ---- MediSyn's own models ---------------------------------------------------------------------------------------------
+
+def own(model: Model) -> Painter:
+    """The painter of a model folder that `medisyn train` made from nothing."""
+    @torch.no_grad()
+    def read(texts: list[str]) -> tuple[Tensor, Tensor]:
+        tokens, _, pooled = model.text(*to_pieces(model.tokenizer, texts, model.text.config.max_length))
+        return tokens, pooled
+
+    @torch.no_grad()
+    def alike(prompt: str, understood: Understanding) -> bool:
+        """Whether the text encoder finds in the prompt the facts that the grammar found, and adds none."""
+        if understood.not_understood:
+            return False
+        names = model.text.config.facts
+        wanted = facts.states(understood, names)
+        seen = model.text.read(read([prompt])[1])[0].argmax(-1).numpy()
+        said = np.array([name != understood.anatomy for name in names])  # an anatomy may follow from the image type, unsaid
+        missed = said & (wanted != facts.UNSTATED) & (wanted != seen)
+        invented = (seen == facts.PRESENT) & (wanted != facts.PRESENT)
+        return not (missed | invented).any()
+
+    @torch.no_grad()
+    def paint(how: Provenance, seed: int) -> Tensor:
+        card, dit = model.card, model.dit
+        shape = (dit.config.latent_channels, dit.config.latent_size, dit.config.latent_size)
+        tokens, pooled = read([how.read_as, ""])
+        none = dit.config.n_styles
+        style = torch.tensor([none if how.style is None else how.style, none])
+
+        def velocity(keep: slice) -> flow.Velocity:
+            return lambda x, t: dit(x, t, tokens[keep], pooled[keep], style[keep])
+
+        def both(x: Tensor, t: Tensor) -> Tensor:
+            plain, told = velocity(slice(None))(x.expand(2, -1, -1, -1), t.expand(2)).flip(0).split(1)
+            return plain.lerp(told, how.guidance)
+
+        noise = samplers.seeded_noise([seed], shape)
+        if dit.config.guided:  # it adds the guidance itself: one call a step
+            own_guidance = torch.tensor([how.guidance - 1])
+            drive = lambda x, t: dit(x, t, tokens[:1], pooled[:1], style[:1], None, own_guidance)  # noqa: E731
+        else:
+            drive = velocity(slice(0, 1)) if how.guidance == 1 else both
+        latent = samplers.SAMPLERS[how.sampler](drive, noise, flow.times(how.steps, card.shift))
+        return model.vae.decode(latent.contiguous(memory_format=torch.channels_last)).clamp(-1, 1)[0]
+
+    guided = model.dit.config.guided
+    return Painter(paint, lambda prompt, understood, plain: prompt if alike(prompt, understood) else plain, model.dit,
+                   most_guidance=1 + guided if guided else None)
+
+
+# ---- models that rest on a base -----------------------------------------------------------------------------------------
+
+def rested(folder: Path) -> Rested:
+    """A model folder with a base.json, or a base as it comes: a diffusers folder or a hub id, of which nothing is counted."""
+    folder = Path(folder)
+    marker = folder / BASE
+    if not marker.is_file():
+        base = bases.load(folder)
+        card = Card(folder.name, base.image_size, 30, 5.0, "multistep", "other", 0)
+        return Rested(card, base, [], base.digest)
+    told = json.loads(marker.read_text(encoding="utf-8"))
+    written = folder / "medisyn.json"
+    card = checkpoint.settings_from(Card, json.loads(written.read_text(encoding="utf-8")), written)
+    support = json.loads((folder / "support.json").read_text(encoding="utf-8"))
+    if told["adapters"]:
+        base = bases.load(told["source"])
+        if base.digest != told["digest"]:
+            raise ValueError(f"{folder} rests on {told['source']}, whose files have changed since it was taught (they were "
+                             f"{told['digest'][:19]}..., they are {base.digest[:19]}...); put the same ones back")
+        words = adapters.load(base, folder)
+    else:
+        base, words = bases.load(folder), told["words"]
+    return Rested(card, base, support, digest_of(folder, base.digest), tuple(words))
+
+
+def digest_of(folder: Path, base: str) -> str:
+    """sha256 over the base and over all in the folder that an image depends on."""
+    told = hashlib.sha256(base.encode())
+    for name in (BASE, "medisyn.json", "support.json", adapters.LORA, adapters.TOKENS):
+        told.update((folder / name).read_bytes() if (folder / name).is_file() else b"\0")
+    return f"sha256:{told.hexdigest()}"
+
+
+def of_base(model: Rested) -> Painter:
+    """The painter of a base, whatever its family: two calls a step where guidance is not 1."""
+    base, side = model.base, model.card.image_size
+
+    def told_words(prompt: str, plain: str) -> str:
+        new = [word for word in model.words if word in prompt]
+        return ", ".join([plain.rstrip("."), *new]) if new else plain
+
+    def phrase(prompt: str, understood: Understanding, plain: str) -> str:
+        """A base that was taught reads the plain sentence, and the new words that were said; one as it comes reads the prompt."""
+        return told_words(prompt, plain) if model.support else prompt
+
+    @torch.no_grad()
+    def paint(how: Provenance, seed: int) -> Tensor:
+        told = base.read([how.read_as])
+        velocity = velocities.velocity(base, told)
+        drive = velocity if how.guidance == 1 else \
+            samplers.guided(velocity, velocities.velocity(base, base.read([""])), how.guidance)
+        times = velocities.times(base, how.steps, side)
+        noise = samplers.seeded_noise([seed], (base.latent_channels, side // base.factor, side // base.factor))
+        latent = samplers.SAMPLERS[how.sampler](drive, velocities.start(base, noise, times), times)
+        return base.decode(latent).clamp(-1, 1)[0]
+
+    return Painter(paint, phrase, base.networks[base.denoiser], told_words)
+
+
+def of(model: Model | Rested) -> Painter:
+    """The painter of a model."""
+    return PAINTERS[type(model)](model)
+
+
+PAINTERS: dict[type, Callable] = {Model: own, Rested: of_base}
+
+
+def load(folder: Path) -> Model | Rested:
+    """A model folder, or a base, in memory."""
+    folder = Path(folder)
+    if (folder / "medisyn.json").is_file() and not (folder / BASE).is_file():
+        return checkpoint.load(folder)
+    if (folder / BASE).is_file() or (folder / "model_index.json").is_file():
+        return rested(folder)
+    return checkpoint.load(folder)   # whose error says what a model folder holds
+

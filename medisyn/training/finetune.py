@@ -1,0 +1,192 @@
+"""Fine-tuning: a pretrained base and a group's own images become a model, one stage after the other.
+
+    cache     images -> latents, sentences -> what the denoiser is told; once
+    prior     what the base could do before, made by itself; where the recipe asks for it
+    tune      the weights that learn
+    model     a model folder that `medisyn generate` and diffusers open
+    guard     an index of the training images, in the model folder
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from medisyn import samplers, velocities
+from medisyn.data import images, prompts, records, sheets, vocabulary
+from medisyn.data.records import Record
+from medisyn.models import bases
+from medisyn.models.bases import Base
+from medisyn.training import adapt, batches, cache, device, keeping, prior, tune
+from medisyn.training.finetune_settings import FinetuneRecipe
+from medisyn.training.run import Stage, join_ranks, rank, say, wait, write_json
+from medisyn.training.stages import counter
+
+STAGES = ("cache", "prior", "tune", "model", "guard")
+PREVIEWED = 4   # sentences of the sample sheet
+GUARD_SIDE = 144
+
+
+def run(recipe: FinetuneRecipe, folder: Path, stages: Sequence[str] = STAGES, resume: bool = True) -> Path | None:
+    """Do the stages in order; the model folder, or None where a signal stopped it or `model` was not asked for."""
+    join_ranks()
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if rank() == 0:
+        write_json(folder / "recipe.json", recipe.model_dump(mode="json"))
+    where = device.pick(recipe.device)
+    base = opened(recipe, where)
+    known = taught(recipe)
+    side = recipe.image_size or base.image_size
+    lesson = prepared(recipe, folder, base, known, side, where)
+    stage = Stage(folder, "tune")
+    tuned = adapt.thaw(base, recipe.method, recipe.seed)
+    if "tune" in stages and not (resume and stage.finished()):
+        watch = tune.fit(stage, base, tuned, lesson, recipe.seed, side, recipe.method, recipe.tune, where, resume,
+                         lambda: preview(recipe, base, known, side, where))
+        if watch is None:
+            return None
+        if rank() == 0:
+            keeping.keep(stage, tuned, watch)
+            say(f"tune: {watch.told()}")
+    elif stage.finished():
+        say("tune: done before, passed over")
+        keeping.restore(stage, tuned)
+    wait()
+    if rank() == 0 and {"model", "guard"} & set(stages):
+        if not stage.finished():
+            raise ValueError(f"stage tune is not finished in {folder}; run it first, or leave --stages out to run all in order")
+        if "model" in stages:
+            keeping.export(recipe, base, [r for _, r in known], side, folder / "model")
+        if "guard" in stages:
+            guard(recipe, known, folder)
+    wait()
+    return folder / "model" if {"model", "guard"} & set(stages) else None
+
+
+def opened(recipe: FinetuneRecipe, where: torch.device) -> Base:
+    """The base on its device, with another text encoder where the recipe names one."""
+    base = bases.load(recipe.base)
+    if recipe.text_encoder:
+        base = bases.replace_text(base, recipe.text_encoder)
+    for network in base.networks.values():
+        network.to(where)
+        if where.type == "cuda":
+            network.to(memory_format=torch.channels_last)
+    return base
+
+
+def taught(recipe: FinetuneRecipe) -> list[tuple[Path, Record]]:
+    """The records of train and val with their collections' folders, as many as the recipe takes."""
+    folders = [Path(c).expanduser().absolute() for c in recipe.data.collections]
+    found = [(home, r) for home, r in records.merge(*folders) if r.split in ("train", "val")
+             and (not recipe.data.image_types or r.image_type in recipe.data.image_types)]
+    if not any(r.split == "train" for _, r in found):
+        only = f" of image type {' or '.join(recipe.data.image_types)}" if recipe.data.image_types else ""
+        raise ValueError(f"no training image{only} in {', '.join(map(str, folders))}; fine-tuning needs a collection made by "
+                         "`medisyn ingest`")
+    if recipe.data.n is None:
+        return found
+    train = [pair for pair in found if pair[1].split == "train"]
+    order = batches.generator(recipe.seed, "few", 0).permutation(len(train))[:recipe.data.n]
+    return [train[k] for k in sorted(order)] + [pair for pair in found if pair[1].split == "val"]
+
+
+def words_of(recipe: FinetuneRecipe):
+    """How a record is put into a sentence: new words are said of the records that show their finding."""
+    tokens = recipe.method.tokens
+
+    def words(record: Record, rng: np.random.Generator) -> str:
+        said = [word for word, how in tokens.items() if record.findings.get(how.finding)]
+        known = {name: seen for name, seen in record.findings.items() if name in vocabulary.TERMS}
+        text = prompts.describe(dataclasses.replace(record, findings=known), rng, drop=recipe.cache.drop_fact)
+        return ", ".join([text, *said])
+    return words
+
+
+def prepared(recipe: FinetuneRecipe, folder: Path, base: Base, known: list[tuple[Path, Record]], side: int,
+             where: torch.device) -> tune.Lesson:
+    """The caches, filled by the first process and read by all."""
+    what = cache.plan(known, base, side, recipe.seed, recipe.cache, words_of(recipe))
+    reads = recipe.method.text or bool(recipe.method.tokens) or "projection" in base.networks
+    if rank() == 0:
+        cache.fill(folder / "cache", what, known, base, recipe.cache, where, not reads, counter("cache", 500))
+    wait()
+    own = cache.Cache(folder / "cache", what, recipe.cache.shard)
+    lesson_records = [r for _, r in known]
+    if not recipe.method.prior_images:
+        return tune.Lesson(own, lesson_records, read=reads)
+    steps, guidance = recipe.model.steps, recipe.model.guidance
+    asked, styles = prior.plan(base, lesson_records, side, recipe.method.prior_images, steps, guidance, recipe.seed)
+    if rank() == 0:
+        prior.fill(folder / "prior", asked, styles, base, steps, guidance, recipe.seed, recipe.cache.shard, where,
+                   counter("prior", 50))
+    wait()
+    return tune.Lesson(own, lesson_records, cache.Cache(folder / "prior", asked, recipe.cache.shard), torch.tensor(styles), reads)
+
+
+def preview(recipe: FinetuneRecipe, base: Base, known: list[tuple[Path, Record]], side: int, where: torch.device) -> Image.Image:
+    """Two images of each of a few sentences by the weights as they are: the run folder's sample sheet."""
+    texts = list(dict.fromkeys(prompts.canonical(strip(r)) for _, r in known))
+    rows = []
+    for text in [texts[k] for k in np.linspace(0, len(texts) - 1, min(PREVIEWED, len(texts))).astype(int)]:
+        times = velocities.times(base, 12, side).to(where)
+        noise = samplers.seeded_noise([0, 1], (base.latent_channels, side // base.factor, side // base.factor)).to(where)
+        drive = samplers.guided(velocities.velocity(base, base.read([text] * 2)), velocities.velocity(base, base.read([""] * 2)),
+                                recipe.model.guidance)
+        made = base.decode(samplers.multistep(drive, velocities.start(base, noise, times), times)).clamp(-1, 1).cpu()
+        rows.append((text, [images.to_picture(m.float().numpy()) for m in made]))
+    return sheets.sheet(rows, columns=2)
+
+
+def strip(record: Record) -> Record:
+    """The record with the findings that the vocabulary knows, and without age: as it is previewed."""
+    return dataclasses.replace(record, age_years=None, findings={k: v for k, v in record.findings.items() if k in vocabulary.TERMS})
+
+
+def guard(recipe: FinetuneRecipe, known: list[tuple[Path, Record]], folder: Path) -> None:
+    """Index the training images into the model folder, so that generation can refuse to give one of them back."""
+    from medisyn.evaluation import features
+    from medisyn.evaluation import guard as guards
+    train = [(home, r) for home, r in known if r.split == "train"]
+
+    def squares(rows: np.ndarray) -> np.ndarray:
+        return np.stack([np.asarray(images.square(images.decode(train[r][0] / train[r][1].file_name), GUARD_SIDE).convert("RGB"))
+                         for r in rows])
+    index = guards.index_of(squares, [r.image_type for _, r in train], [r.patient or r.id for _, r in train], features.load("eye"),
+                            seed=recipe.seed, progress=counter("guard"))
+    guards.build(folder / "model" / "guard", index)
+
+
+def outlook(recipe: FinetuneRecipe) -> list[str]:
+    """What a recipe would train: which weights, how much memory, how many latents, and roughly how long on this machine."""
+    import time
+    where = device.pick(recipe.device)
+    base, known = opened(recipe, where), taught(recipe)
+    side = recipe.image_size or base.image_size
+    what = cache.plan(known, base, side, recipe.seed, recipe.cache, words_of(recipe))
+    tuned = adapt.thaw(base, recipe.method, recipe.seed)
+    learning, total = (sum(p.numel() for p in m) for m in (list(tuned.parameters()),
+                                                          [p for n in base.networks.values() for p in n.parameters()]))
+    latent = torch.randn(1, base.latent_channels, side // base.factor, side // base.factor, device=where)
+    t = torch.full((1,), 0.5, device=where)
+
+    def once() -> float:
+        start = time.perf_counter()
+        tune.losses(base, latent, torch.randn_like(latent), t, base.read([what.texts[-1]]), None).sum().backward()
+        return time.perf_counter() - start
+    once()
+    seconds = min(once(), once())
+    per_latent = base.latent_channels * (side // base.factor) ** 2 * 2
+    megabytes, cached = (4 * total + 16 * learning) / 2**20, per_latent * len(what.entries) / 2**20
+    return [f"base: {base.source}, family {base.family}, {total / 1e6:,.1f} M weights, predicts {base.prediction}, {side} pixels",
+            f"learning: {learning / 1e6:,.2f} M weights ({recipe.method.train}), about {megabytes:,.0f} MB of weights, gradients, "
+            "optimizer and average, activations beside",
+            f"cache: {len(what.entries):,} latents, {len(what.texts):,} sentences, {cached:,.0f} MB of latents",
+            f"tune: {recipe.tune.n_images:,} images, about {seconds * recipe.tune.n_images / 3600:.1f} h on this machine as it "
+            "is now, if one passes at a time"]
