@@ -6,11 +6,14 @@ compressed chunks too. That it can find what was planted is shown on the raw fil
 
 import base64
 import gzip
+import io
+import json
 import os
 import re
 import struct
 import subprocess
 import sys
+import tarfile
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -223,12 +226,88 @@ def volumes(folder: Path) -> tuple[Path, int]:
     return folder, 18
 
 
-CASES = {"dicom": dicoms, "table": rasters, "nifti": volumes}
+def noted(seed: int) -> bytes:
+    """A PNG that names a patient beside its pixels."""
+    out, notes = io.BytesIO(), PngImagePlugin.PngInfo()
+    notes.add_text("Patient", f"{NAME} {MRN}")
+    Image.fromarray(pixels(seed)).save(out, "PNG", pnginfo=notes)
+    return out.getvalue()
+
+
+def said(k: int) -> dict[str, str]:
+    """Columns that name a record's own fields, full of plants."""
+    return {"image_type": "mri", "text": f"{NAME} {MRN}", "patient": f"{MRN}{k}", "licence": f"{NAME} {UMLAUT}", "age_years": "93",
+            "id": f"{MRN}{k}", "source": NAME, "reading": NAME, "doctor": NAME, "birth": WRITTEN_DATE}
+
+
+def imagefolder(folder: Path) -> tuple[Path, int]:
+    folder.mkdir()
+    for k in range(4):
+        (folder / f"{NAME}{k}.png").write_bytes(noted(40 + k))
+    (folder / f"{NAME}4.png").write_bytes(f"{NAME} {MRN}".encode())
+    rows = [{"file_name": f"{NAME}{k}.png", **said(k)} for k in range(6)]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return folder, 4
+
+
+def parquet(folder: Path) -> tuple[Path, int]:
+    import pyarrow
+    import pyarrow.parquet
+    folder.mkdir()
+    rows = [{"image": {"bytes": noted(50 + k) if k < 4 else NAME.encode(), "path": f"{NAME}{k}.png"}, **said(k)} for k in range(5)]
+    table = pyarrow.Table.from_pylist(rows).replace_schema_metadata({"owner": NAME, "notes": f"{MRN} {DATE}"})
+    pyarrow.parquet.write_table(table, folder / f"{NAME}.parquet")
+    return folder, 4
+
+
+def webdataset(folder: Path) -> tuple[Path, int]:
+    folder.mkdir()
+    with tarfile.open(folder / f"{NAME}.tar", "w", format=tarfile.PAX_FORMAT, pax_headers={"comment": f"{NAME} {MRN}"}) as out:
+        for k in range(5):
+            for suffix, data in (("png", noted(60 + k) if k < 4 else NAME.encode()), ("json", json.dumps(said(k)).encode()),
+                                 ("txt", f"{NAME} {DATE}".encode())):
+                member = tarfile.TarInfo(f"{NAME}_{DATE}/{MRN}{k}.{suffix}")
+                member.size, member.uname, member.gname = len(data), NAME, NAME
+                out.addfile(member, io.BytesIO(data))
+    return folder, 4
+
+
+def arrays(folder: Path) -> tuple[Path, int]:
+    folder.mkdir()
+    np.savez(folder / f"{NAME}.npz", train_images=np.stack([pixels(70 + k) for k in range(4)] + [named(75)[:96, :96]]),
+             train_labels=np.zeros((5, 1), int), notes=np.array(f"{NAME} {MRN}"), **{f"{NAME}_x": np.zeros(2)})
+    (folder / f"{NAME}_cut.npz").write_bytes((folder / f"{NAME}.npz").read_bytes()[:5000])
+    (folder / "medisyn.toml").write_text('name = "ward"\nimage_type = "mri"\n')
+    return folder, 5
+
+
+def films(folder: Path) -> tuple[Path, int]:
+    import av
+    folder.mkdir()
+    for kind in ("mp4", "mkv", "avi"):
+        with av.open(str(folder / f"{NAME}.{kind}"), "w") as film:
+            for word in ("title", "comment", "artist", "date", "location"):
+                film.metadata[word] = f"{NAME} {MRN} {DATE}"
+            stream = film.add_stream("mpeg4", rate=2)
+            stream.width, stream.height, stream.pix_fmt = 96, 96, "yuv420p"
+            stream.metadata["handler_name"] = NAME
+            for k in range(24):
+                picture = np.stack([pixels(80 + k // 4)] * 3, axis=2)
+                film.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            film.mux(stream.encode())
+    (folder / f"{NAME}_cut.mp4").write_bytes((folder / f"{NAME}.mp4").read_bytes()[:3000])
+    (folder / "medisyn.toml").write_text('name = "theatre"\nimage_type = "dermoscopy"\n')
+    return folder, 60
+
+
+CASES = {"dicom": dicoms, "table": rasters, "nifti": volumes, "imagefolder": imagefolder, "parquet": parquet,
+         "webdataset": webdataset, "npz": arrays, "video": films}
+NEEDS = {"dicom": "pydicom", "nifti": "nibabel", "parquet": "pyarrow", "video": "av"}
 
 
 @pytest.mark.parametrize("source", CASES)
 def test_nothing_that_was_planted_is_in_what_ingest_leaves(source, tmp_path):
-    pytest.importorskip({"dicom": "pydicom", "nifti": "nibabel"}.get(source, "PIL"))
+    pytest.importorskip(NEEDS.get(source, "PIL"))
     raw, most = CASES[source](tmp_path / "raw")
     outside = tmp_path / "home"
     outside.mkdir()

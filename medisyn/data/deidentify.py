@@ -6,6 +6,7 @@ reduces the risk that a patient is recognised. It does not end it: somebody has 
 """
 
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -77,7 +78,7 @@ class Policy:
     """How much of what a source says is kept."""
 
     age_bands: bool = True   # ages fall into the bands of `age`; False: kept as stated
-    free_text: bool = False  # keep a table's own `text`; False: drop it, the prompt is then written from the facts
+    free_text: bool = False  # keep a table's own `text` and licence; False: drop them, the prompt is then written from the facts
     headers: bool = True     # images whose header gives reason for doubt wait in the quarantine
     classes: bool = True     # so do those of the image types AT_RISK_TYPES that no header clears
     text_boxes: bool = True  # and those in whose pixels text is found
@@ -172,7 +173,17 @@ def deidentified(record: Record, policy: Policy) -> Record:
     if record.synthetic:  # nobody's
         return record
     return replace(record, age_years=age(record.age_years) if policy.age_bands else record.age_years,
-                   text=record.text if policy.free_text else None)
+                   text=record.text if policy.free_text else None,
+                   licence=record.licence if policy.free_text or known_licence(record.licence) else None)
+
+
+LICENCE = re.compile(r"CC-BY(-NC)?(-SA|-ND)?-[1-4]\.0|CC0-1\.0|MIT|Apache-2\.0|BSD-[23]-Clause|O(DbL|DC-By)-1\.0|PDDL-1\.0"
+                     r"|CDLA-(Permissive|Sharing)-[12]\.0")  # SPDX identifiers that data come under
+
+
+def known_licence(said: str | None) -> bool:
+    """Whether a table's licence is made of SPDX identifiers; whatever else stands in that column is free text."""
+    return said is not None and all(LICENCE.fullmatch(one) for one in re.split(" AND | OR ", said))
 
 
 # Doubt: images that wait in the quarantine until somebody has looked.

@@ -255,7 +255,9 @@ def named(source: Source, folder: Path, mapping: Path | None) -> Source:
     path = mapping_of(folder, mapping)
     rules = read_mapping(path) if path else {}
     name = re.sub(r"[^a-z0-9]+", "_", str(rules.get("name", archives.stem(Path(folder).resolve()))).lower()).strip("_") or "own"
-    return replace(source, name=name, title=rules.get("title", source.title), read=partial(source.read, mapping=path))
+    licence = rules.get("licence")  # for all images, in the user's own words; a column's words are another matter
+    return replace(source, name=name, title=rules.get("title", source.title), read=partial(source.read, mapping=path),
+                   licence=licence if isinstance(licence, str) else source.licence)
 
 
 SOURCES = (
