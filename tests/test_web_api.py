@@ -2,6 +2,7 @@
 
 import base64
 import concurrent.futures
+import contextlib
 import io
 import json
 import sys
@@ -129,7 +130,7 @@ def test_a_table_of_prompts(client):
     csv = 'prompt,n,seed\n"dermoscopy of a melanoma, no ulcer",2,9\nbrain MRI with a glioma,,\n'
     answer = client.post("/api/v1/tables", content=csv, params={"n": 3, "seed": 40}, headers={"content-type": "text/csv"})
     job = answer.json()
-    assert (job["total"], job["prompts"], job["title"]) == (5, 2, "a table of 2 prompts")
+    assert (job["total"], job["prompts"], job["title"]) == (5, 2, "A table of 2 prompts")
     studio.until(lambda: client.get(f"/api/v1/jobs/{job['id']}").json()["state"] == "done")
     found = client.get("/api/v1/images", params={"job": job["id"]}).json()["images"]
     assert [(one["image_type"], one["seed"]) for one in reversed(found)] == [
@@ -160,8 +161,10 @@ def test_a_balanced_set(client):
 def test_understanding_says_what_is_known_and_what_is_not(client):
     told = client.get("/api/v1/understand", params={"prompt": "CXR, 4 y/o boy, viral pneumonia, gargoyle"}).json()
     assert told["image_type"] == "chest_xray" and told["support"] == 593
-    assert told["not_understood"] == ["gargoyle"]
+    assert told["not_understood"] == ["gargoyle"] and told["age_left_open"] == []
     assert [(f["label"], f["present"]) for f in told["facts"] if f["said"]][-1] == ("viral pneumonia", True)
+    child = client.get("/api/v1/understand", params={"prompt": "Chest X-ray of a Child, infantile haemangioma"}).json()
+    assert child["age_left_open"] == ["Child"]
     assert "never trained on" in client.get("/api/v1/understand", params={"prompt": "abdominal CT"}).json()["warning"]
 
 
@@ -255,3 +258,22 @@ def test_pages_of_the_gallery_follow_each_other(client):
     second = client.get("/api/v1/images", params={"limit": 4, "before": first["next"]}).json()
     assert not {one["id"] for one in first["images"]} & {one["id"] for one in second["images"]}
     assert first["images"][-1]["made_at"] >= second["images"][0]["made_at"]
+
+
+def test_streams_of_events_are_counted_and_given_back(tmp_path):
+    told = studio.settings(tmp_path / "few", limits=Limits(streams=2))
+    with studio.live(told, 0.05) as address, httpx.Client(base_url=address, timeout=20) as client, contextlib.ExitStack() as held:
+        name = client.post("/api/v1/jobs", json={"prompts": [PNEUMONIA | {"n": 1000}]}).json()["id"]
+        place = f"/api/v1/jobs/{name}/events"
+        lines = [held.enter_context(client.stream("GET", place)).iter_lines() for _ in range(2)]
+        assert all(next(one).startswith("id: ") for one in lines)
+        full = client.get(place)
+        assert full.status_code == 429 and full.headers["retry-after"] == "30" and "2 programs follow" in full.json()["detail"]
+        assert client.get(f"/api/v1/jobs/{name}").status_code == 200
+        held.close()
+
+        def free():
+            with client.stream("GET", place) as again:
+                return again.status_code == 200
+        studio.until(free)
+        client.delete(f"/api/v1/jobs/{name}").raise_for_status()

@@ -38,4 +38,4 @@ def test_a_new_user_in_a_browser(tmp_path):
         done = subprocess.run(["node", HERE / "browser" / "studio.mjs", address, shots, MODULES, CHROMIUM], text=True,
                               capture_output=True, timeout=500, check=False)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    assert done.stdout.count("ok ") == 17
+    assert done.stdout.count("ok ") == 18

@@ -189,13 +189,13 @@ def router(behind: Behind) -> APIRouter:
                         steps: Annotated[int | None, Query(ge=1, le=200)] = None,
                         guidance: Annotated[float | None, Query(ge=0, le=20)] = None) -> JobTold:
         wanted = orders.table(await request.body(), n, seed)
-        return put(wanted, f"a table of {len(wanted):,} {'prompt' if len(wanted) == 1 else 'prompts'}", steps, guidance, response)
+        return put(wanted, f"A table of {len(wanted):,} {'prompt' if len(wanted) == 1 else 'prompts'}", steps, guidance, response)
 
     @api.post("/sets", status_code=202, responses=FULL, summary="Ask for a balanced set", tags=["jobs"])
     def new_set(asked: SetAsked, response: Response) -> JobTold:
         wanted = orders.balanced(behind.support, asked.image_type, asked.each, asked.findings, asked.seed)
         findings = f"{len(wanted)} {'finding' if len(wanted) == 1 else 'findings'} of {label(asked.image_type)}"
-        title = f"a balanced set: {asked.each:,} of each of {findings}"
+        title = f"A balanced set: {asked.each:,} of each of {findings}"
         return put(wanted, title, asked.steps, asked.guidance, response)
 
     @api.get("/jobs", summary="The latest jobs, newest first", tags=["jobs"])
@@ -212,13 +212,15 @@ def router(behind: Behind) -> APIRouter:
         queue.cancel(engine, name)
         return jobs.job(engine, name)
 
-    @api.get("/jobs/{name}/events", responses=NOT_FOUND | {200: {"content": {"text/event-stream": {}}}}, tags=["jobs"],
+    @api.get("/jobs/{name}/events", responses=NOT_FOUND | FULL | {200: {"content": {"text/event-stream": {}}}}, tags=["jobs"],
              summary="Progress as server-sent events until the job ends", response_class=StreamingResponse)
     def events(name: str, request: Request, after: Annotated[int, Query(ge=0, lt=2**62)] = 0) -> StreamingResponse:
         known(jobs.job(engine, plain(name)), "job")
+        if len(behind.streams) >= settings.limits.streams:
+            raise queue.Full(30, f"{settings.limits.streams} programs follow jobs here already")
         last = request.headers.get("last-event-id", "")
         after = int(last) if last.isascii() and last.isdigit() and len(last) < 19 else after
-        return StreamingResponse(jobs.events(behind.look, name, after), media_type="text/event-stream",
+        return StreamingResponse(jobs.events(behind.look, name, after, behind.streams), media_type="text/event-stream",
                                  headers={"x-accel-buffering": "no"})
 
     @api.get("/images", summary="Images, newest first", tags=["images"])

@@ -20,7 +20,8 @@ class Behind:
     tree: list[dict]                     # words.tree of it
     secret: bytes
     understood: Callable[[str], dict]    # words.understood of it, the latest remembered
-    look: Callable[[str, int], tuple[dict, int] | None]  # jobs.watched of the database
+    look: jobs.Look                      # jobs.watched of the database
+    streams: set                         # a mark for each stream of events that is open
 
 
 def behind(settings: Settings) -> Behind:
@@ -30,7 +31,7 @@ def behind(settings: Settings) -> Behind:
     engine = database.connect(settings.url)
     card, support = card_of(settings.model), support_of(settings.model)
     return Behind(settings, engine, card, support, words.tree(support), secret,
-                  lru_cache(512)(lambda prompt: words.understood(prompt, support)), jobs.watched(engine))
+                  lru_cache(512)(lambda prompt: words.understood(prompt, support)), jobs.watched(engine), set())
 
 
 def ask(behind: Behind, wanted: Sequence[Order], title: str, steps: int | None, guidance: float | None) -> str:

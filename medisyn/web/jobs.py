@@ -3,7 +3,8 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 
 from starlette.concurrency import run_in_threadpool
@@ -11,6 +12,8 @@ from starlette.concurrency import run_in_threadpool
 from medisyn.web import queue
 from medisyn.web.database import OPEN, images, jobs, row, rows, sql
 
+News = tuple[dict, int] | None           # what `news` tells
+Look = Callable[[str, int], Awaitable[News]]
 LOOK = 0.2        # seconds between looks at a running job
 KEEP_ALIVE = 15   # seconds of silence, after which a line without meaning is sent
 EACH = 200        # new images told at once
@@ -57,7 +60,7 @@ def as_json(engine: sql.Engine, one: dict, line: Sequence[int], pace: float) -> 
             "jobs_ahead": sum(number < one["number"] for number in line) if is_open else 0}
 
 
-def news(engine: sql.Engine, name: str, after: int = 0) -> tuple[dict, int] | None:
+def news(engine: sql.Engine, name: str, after: int = 0) -> News:
     """A job with its images beyond a number, and the number up to which they are told; None: no such job."""
     one = job(engine, name)  # before the images: where it has ended, all of them are there
     if one is None:
@@ -70,40 +73,54 @@ def news(engine: sql.Engine, name: str, after: int = 0) -> tuple[dict, int] | No
     return one | {"images": fresh}, more[-1]["number"] if more else after
 
 
-def watched(engine: sql.Engine) -> Callable[[str, int], tuple[dict, int] | None]:
-    """`news` for many who ask the same at once: looked up once in LOOK seconds."""
-    seen: dict[tuple[str, int], tuple[float, tuple[dict, int] | None]] = {}
+def watched(engine: sql.Engine) -> Look:
+    """`news` for many who ask the same at once: looked up once in LOOK seconds, in a thread."""
+    seen: dict[tuple[str, int], tuple[float, News]] = {}
 
-    def look(name: str, after: int) -> tuple[dict, int] | None:
+    async def look(name: str, after: int) -> News:
         at, held = seen.get((name, after), (0.0, None))
         if time.monotonic() - at < LOOK * 0.8:
             return held
         if len(seen) > 1_000:
             seen.clear()
-        held = news(engine, name, after)
+        if held:
+            seen[name, after] = time.monotonic(), held  # while one looks, the others take what there is
+        held = await run_in_threadpool(news, engine, name, after)
         seen[name, after] = time.monotonic(), held
         return held
     return look
 
 
-async def events(look: Callable[[str, int], tuple[dict, int] | None], name: str, after: int) -> AsyncIterator[str]:
+@contextmanager
+def counted(open_streams: set) -> Iterator[None]:
+    """One more stream of events, until it ends however that comes."""
+    mark = object()
+    open_streams.add(mark)
+    try:
+        yield
+    finally:
+        open_streams.discard(mark)
+
+
+async def events(look: Look, name: str, after: int, open_streams: set) -> AsyncIterator[str]:
     """Server-sent events of a job until it ends; the id of each is the number to go on from after a broken line."""
     before, silent = None, time.monotonic()
-    while True:
-        found = await run_in_threadpool(look, name, after)
-        if found is None:
-            return
-        one, after = found
-        if before != one | {"seconds_left": None}:
-            yield f"id: {after}\nevent: progress\ndata: {json.dumps(one)}\n\n"
-            silent = time.monotonic()
-        elif time.monotonic() - silent > KEEP_ALIVE:
-            yield ": still here\n\n"
-            silent = time.monotonic()
-        before = one | {"seconds_left": None, "images": []}
-        if len(one["images"]) == EACH:
-            continue
-        if one["state"] not in OPEN:
-            yield f"id: {after}\nevent: end\ndata: {json.dumps({'state': one['state']})}\n\n"
-            return
-        await asyncio.sleep(LOOK)
+    with counted(open_streams):
+        while True:
+            found = await look(name, after)
+            if found is None:
+                return
+            one, after = found
+            if before != one | {"seconds_left": None}:
+                yield f"id: {after}\nevent: progress\ndata: {json.dumps(one)}\n\n"
+                silent = time.monotonic()
+            elif time.monotonic() - silent > KEEP_ALIVE:
+                yield ": still here\n\n"
+                silent = time.monotonic()
+            before = one | {"seconds_left": None, "images": []}
+            if len(one["images"]) == EACH:
+                continue
+            if one["state"] not in OPEN:
+                yield f"id: {after}\nevent: end\ndata: {json.dumps({'state': one['state']})}\n\n"
+                return
+            await asyncio.sleep(LOOK)

@@ -18,8 +18,8 @@ SLOW = 1.0                     # seconds an image, where nothing was made yet
 class Full(Exception):
     """The queue holds as many jobs as it may; `after`: seconds until one of them should be done."""
 
-    def __init__(self, after: int):
-        super().__init__(f"the queue is full; try again in {after} s")
+    def __init__(self, after: int, what: str = "the queue is full"):
+        super().__init__(f"{what}; try again in {after} s")
         self.after = after
 
 

@@ -16,6 +16,7 @@ class Limits:
 
     waiting: int = 20            # jobs that wait or run at once; one more is told when to come back (429)
     images: int = 5_000          # of one job
+    streams: int = 200           # of events open at once; one more is told when to come back (429)
     at_once: int = 10            # of a request that waits for its images
     steps: int = 100             # sampling steps
     prompt: int = 1_000          # characters of a prompt

@@ -1,5 +1,6 @@
 """Words: the vocabulary as a page needs it, and what a prompt is understood to say."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -9,6 +10,8 @@ from medisyn.data.vocabulary import IMAGE_TYPES, SPECIALTIES, label
 from medisyn.web.orders import shown_findings
 
 PLACES = SLOTS[1:]  # anatomy, view, technique, laterality
+AGES = re.compile(r"\b(child(?:ren)?|bab(?:y|ies)|infants?|newborns?|neonat(?:es?|al)|toddlers?|p(?:a)?ediatric|adolescents?|"
+                  r"teenagers?|adults?|elderly|geriatric)\b", re.IGNORECASE)  # of people, but no number of years
 
 
 def tree(support: Sequence[Sequence]) -> list[dict]:
@@ -48,7 +51,8 @@ def understood(prompt: str, support: Sequence[Sequence]) -> dict:
     found = prompts.understand(prompt, support)
     told = asdict(found) | {"not_understood": list(found.not_understood),
                             "nearest": {words: list(near) for words, near in found.nearest.items()},
-                            "sentence": prompts.sentence(found), "warning": None, "facts": facts(found)}
+                            "sentence": prompts.sentence(found), "warning": None, "facts": facts(found),
+                            "age_left_open": [] if found.age_years is not None else list(dict.fromkeys(AGES.findall(prompt)))}
     trained = list(dict.fromkeys(row[0] for row in support))
     known = ", ".join(label(name) for name in IMAGE_TYPES if name in trained)
     if found.image_type is None:

@@ -225,6 +225,25 @@ await check("no page has a serious fault, dark or light", async () => {
   }
 });
 
+await check("a page of many jobs leaves the browser free, and each of them can be cancelled", async () => {
+  await page.goto(`${base}/`);
+  await ready(page);
+  const names = await page.evaluate(async () => {
+    const headers = { "content-type": "application/json", "x-csrf-token": document.querySelector("meta[name=csrf]").content };
+    const asked = [];
+    for (let k = 0; k < 10; k++) asked.push(await (await fetch("/api/v1/jobs", { method: "POST", headers, body: JSON.stringify({ prompts: [{ prompt: "dermoscopy of a melanoma ".repeat(30), n: 500, seed: k }] }) })).json());
+    return asked.map((one) => one.id);
+  });
+  await page.goto(`${base}/jobs`);
+  await page.waitForSelector(`[data-job="${names[0]}"][data-state=running]`);
+  await page.waitForFunction((id) => /Waiting behind 9/.test(document.querySelector(`[data-job="${id}"]`).textContent), names[9]);
+  await page.goto(`${base}/gallery`); // a browser holds six lines to a server: none may be taken by a page that is left
+  await page.goto(`${base}/jobs`);
+  for (const id of names.toReversed()) await page.click(`[data-job="${id}"] [data-cancel]`);
+  for (const id of names) await page.waitForSelector(`[data-job="${id}"][data-state=cancelled]`);
+  assert.match(await page.textContent(`[data-job="${names[0]}"] [data-say]`), /^Cancelled, \d+ of 500 made$/);
+});
+
 await check("light and dark change places and stay", async () => {
   const ground = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
   await page.goto(`${base}/jobs`);

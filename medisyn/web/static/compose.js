@@ -76,8 +76,10 @@ function show(told) {
     fact.present === false ? `no ${fact.label}` : fact.label));
   const parts = chips.length ? [make("ul", { class: "chips", "aria-label": "Understood" }, ...chips)] : [];
   if (told.support) parts.push(make("p", {}, "Trained on ", make("strong", {}, number(told.support)),
-    told.support === 1 ? " image that shows all of this." : " images that show all of this."));
+    told.support === 1 ? " image that shows all of this" : " images that show all of this",
+    told.sex || told.age_years !== null ? ", age and sex not counted." : "."));
   if (told.warning) parts.push(make("p", { class: "warn" }, told.warning));
+  if (told.age_left_open.length) parts.push(make("p", { class: "soft" }, make("q", {}, told.age_left_open[0]), " leaves the age open; to fix it, say it in years."));
   if (told.not_understood.length) {
     const strange = told.not_understood.flatMap((words, k) => {
       const near = told.nearest[words] || [];

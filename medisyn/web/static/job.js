@@ -1,7 +1,6 @@
-// Pages with jobs: each open one is followed.
-import { watch } from "./progress.js";
+// A page with one job follows it and its images; a page with many follows their bars.
+import { watch, watchAll } from "./progress.js";
 
-const grid = document.getElementById("made");
-for (const box of document.querySelectorAll("[data-job]")) {
-  watch(box, grid, { refused: document.getElementById("refused") });
-}
+const boxes = document.querySelectorAll("[data-job]"), grid = document.getElementById("made");
+if (grid) watch(boxes[0], grid, { refused: document.getElementById("refused") });
+else watchAll(boxes);
