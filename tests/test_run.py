@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from medisyn import recipe
-from medisyn.training import run, stages
+from medisyn.training import ranks, run, stages
 from medisyn.training.run import Plan, Stage, Trainee
 
 STOPS = {"text": (1, 3, 6), "vae": (1, 7, 11), "decoder": (1, 2, 5), "dit": (1, 6, 12)}
@@ -277,10 +277,10 @@ def test_a_learning_rate_rises_stays_and_falls_to_nothing():
 
 
 def test_shares_of_a_batch_join_to_the_whole(monkeypatch):
-    monkeypatch.setattr(run, "world", lambda: 3)
+    monkeypatch.setattr(ranks, "world", lambda: 3)
     held = []
     for mine in range(3):
-        monkeypatch.setattr(run, "rank", lambda mine=mine: mine)
+        monkeypatch.setattr(ranks, "rank", lambda mine=mine: mine)
         held += list(range(12))[run.my_share(12)]
     assert held == list(range(12))
     with pytest.raises(ValueError, match="a batch of 13 cannot be shared by 3 processes"):

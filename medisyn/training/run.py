@@ -4,7 +4,7 @@
     RUN/<stage>/log.jsonl      one JSON line an interval
     RUN/<stage>/loss.png       the curve so far
     RUN/<stage>/samples.png    what the network can do by now
-    RUN/<stage>/checkpoint-<n_images>.safetensors     the newest two
+    RUN/<stage>/checkpoint-<n_images>.safetensors     the newest two; `.shards`, a folder, where the network is sharded
 
 What a step does is a function of (seed, step) alone, and a checkpoint holds everything else, so a run
 that was stopped and resumed is the uninterrupted run, bit for bit on a CPU.
@@ -16,15 +16,27 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from medisyn.training import sealed
+from medisyn.training.micro import Micro
+from medisyn.training.ranks import (  # noqa: F401 (whoever trains finds all of it here)
+    any_rank,
+    average,
+    average_gradients,
+    averaged,
+    join_ranks,
+    my_share,
+    rank,
+    wait,
+    world,
+)
 
 Message = Callable[[str], None]
 Tracker = Callable[[dict, str, int], None]  # a row of a log (figures, or pictures by path), its stage, its n_images
@@ -64,6 +76,9 @@ class Trainee:
     done_steps: int = field(default=0)
     flops: float = 0.0                                     # floating-point operations of training on one image
     peak: float | None = None                              # FLOP/s of the device at its best; None: not known
+    enough: Callable[[], bool] | None = None               # asked after every interval: whether to go on would do harm
+    micro: Micro | None = None                             # how many images pass at once: kept, so that a resumed step is the same
+    sharded: bool = False                                  # every rank holds a shard of the modules: all save, validate and draw
 
 
 class Stage:
@@ -83,7 +98,6 @@ class Stage:
     def log(self, row: dict) -> None:
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as out:
             out.write(json.dumps(row) + "\n")
-
         for tracker in TRACKERS:
             tracker(row, self.name, row["n_images"])
 
@@ -92,10 +106,11 @@ class Stage:
         picture = self.folder / "samples.png"
         for tracker in TRACKERS if picture.is_file() else ():
             tracker({"samples": picture}, self.name, n_images)
+
     def clear(self) -> None:
         """Forget an earlier try: its checkpoints and its log."""
-        for path in (*self.checkpoints(), self.folder / "log.jsonl", self.folder / "done.json"):
-            path.unlink(missing_ok=True)
+        for path in (*self.folder.glob("checkpoint-*"), self.folder / "log.jsonl", self.folder / "done.json"):
+            sealed.remove(path)
 
     def forget(self, n_images: int) -> None:
         """Drop log lines beyond a checkpoint: what they tell of will be done again."""
@@ -106,38 +121,51 @@ class Stage:
             path.write_text("".join(lines), encoding="utf-8")
 
     def save(self, trainee: Trainee, plan: Plan) -> Path:
-        """Everything a later start needs, in one file that appears whole or not at all."""
-        tensors = {f"module.{name}.{key}": value.detach().contiguous()
-                   for name, module in trainee.modules.items() for key, value in module.state_dict().items()}
-        for name, optimizer in trainee.optimizers.items():
-            for index, slots in optimizer.state_dict()["state"].items():
-                tensors |= {f"optimizer.{name}.{index}.{slot}": torch.as_tensor(value).contiguous()
-                            for slot, value in slots.items()}
-        path = self.folder / f"checkpoint-{trainee.done_steps * plan.batch:012d}.safetensors"
-        draft = path.with_suffix(".part")
-        save_file(unshared(tensors), draft, metadata={"done_steps": str(trainee.done_steps),
-                                                     "batch": str(plan.batch), "seed": str(plan.seed)})
-        os.replace(draft, path)
-        for old in self.checkpoints()[:-2]:
-            old.unlink()
+        """Everything a later start needs, which appears whole or not at all; on a full disk the older checkpoint gives way."""
+        path = self.folder / f"checkpoint-{trainee.done_steps * plan.batch:012d}{'.shards' if trainee.sharded else '.safetensors'}"
+        write = sharded_files().write if trainee.sharded else sealed.write
+        tensors, notes = tensors_of(trainee), {"done_steps": str(trainee.done_steps), "batch": str(plan.batch),
+                                               "seed": str(plan.seed)}
+        if trainee.micro is not None and trainee.micro.size is not None:
+            notes["micro"] = str(trainee.micro.size)
+        try:
+            write(tensors, path, notes)
+        except sealed.Full as error:
+            *spare, newest = self.upto(path) or [None]
+            spare += [old for old in self.checkpoints() if old.stem > path.stem]  # damaged: it was not resumed from them
+            if not (any_rank(bool(spare)) if trainee.sharded else spare):
+                kept = f"{newest.name} stays" if newest else "nothing has been saved so far"
+                raise sealed.Full(f"{self.name}: {error}; make room and give the same command again ({kept})") from None
+            self.message(f"{self.name}: {error}; {', '.join(old.name for old in spare)} gives way")
+            drop(spare, trainee.sharded)
+            return self.save(trainee, plan)
+        drop(self.upto(path)[:-2], trainee.sharded)
         return path
 
+    def upto(self, path: Path) -> list[Path]:
+        """The checkpoints of no more images than one."""
+        return [old for old in self.checkpoints() if old.stem <= path.stem]
+
     def checkpoints(self) -> list[Path]:
-        return sorted(self.folder.glob("checkpoint-*.safetensors"))
+        """Files, or folders of shards, the newest last."""
+        return sorted(path for path in self.folder.glob("checkpoint-*") if path.suffix in (".safetensors", ".shards"))
 
     def restore(self, trainee: Trainee, plan: Plan) -> bool:
         """Load the newest checkpoint that can be read; say which one, and which ones could not."""
+        drop(self.folder.glob("checkpoint-*.part"), together=False)  # of a process that was killed while it wrote
         for path in reversed(self.checkpoints()):
             try:
-                tensors, notes = load_file(path), read_notes(path)
-            except (SafetensorError, OSError) as error:
+                tensors, notes = sharded_files().read(path, trainee) if path.is_dir() else sealed.read(path)
+            except sealed.Damaged as error:
                 self.message(f"{self.name}: {path.name} is damaged ({error}); trying the one before it")
                 continue
             if int(notes["batch"]) != plan.batch or int(notes["seed"]) != plan.seed:
                 raise ValueError(f"{path} was made with batch {notes['batch']} and seed {notes['seed']}, the recipe says "
                                  f"{plan.batch} and {plan.seed}; use --resume never, or another run folder")
-            load_tensors(trainee, tensors)
+            load_tensors(trainee, tensors, path)
             trainee.done_steps = int(notes["done_steps"])
+            if trainee.micro is not None and "micro" in notes:
+                trainee.micro.size = int(notes["micro"])
             self.forget(trainee.done_steps * plan.batch)
             self.message(f"{self.name}: resumed at {trainee.done_steps * plan.batch:,} images")
             return True
@@ -155,6 +183,10 @@ def train(stage: Stage, plan: Plan, trainee: Trainee, resume: bool = True) -> bo
     stop = Stop()
     try:
         return go_on(stage, plan, trainee, stop)
+    except OSError as error:
+        if sealed.is_full(error) and not isinstance(error, sealed.Full):
+            raise sealed.Full(f"{stage.name}: the disk of {stage.folder} is full; make room, give the same command again") from None
+        raise
     finally:
         stop.release()
 
@@ -163,9 +195,13 @@ def go_on(stage: Stage, plan: Plan, trainee: Trainee, stop: "Stop") -> bool:
     """Steps from where the trainee stands, until the end or until someone asks to stop."""
     started = saved_at = logged_at = time.monotonic()
     sums: dict[str, float | Tensor] = {}
-    counted = 0
+    counted, saved = 0, -1
     interval = max(1, plan.log_images // plan.batch)
-    while trainee.done_steps < plan.steps and not stop.agreed():
+
+    def ended() -> bool:
+        return trainee.enough is not None and trainee.done_steps % interval == 0 and any_rank(trainee.enough())
+
+    while trainee.done_steps < plan.steps and not ended() and not stop.agreed():
         losses = averaged(trainee.step(trainee.done_steps))
         trainee.done_steps += 1
         for name, value in losses.items():  # a GPU is not waited for at every step
@@ -175,7 +211,8 @@ def go_on(stage: Stage, plan: Plan, trainee: Trainee, stop: "Stop") -> bool:
         if waits and not all(math.isfinite(v) for v in sums.values()):
             raise RuntimeError(f"{stage.name}: the loss is no longer finite at {trainee.done_steps * plan.batch:,} images; "
                                "lower the learning rate and resume from the last checkpoint")
-        if rank() == 0 and (trainee.done_steps % interval == 0 or trainee.done_steps == plan.steps):
+        reports = trainee.done_steps % interval == 0 or trainee.done_steps == plan.steps
+        if reports and (rank() == 0 or trainee.sharded):
             sums = {k: float(v) for k, v in sums.items()}
             now = time.monotonic()
             row = {"n_images": trainee.done_steps * plan.batch, **{k: round(v / counted, 6) for k, v in sums.items()},
@@ -184,17 +221,19 @@ def go_on(stage: Stage, plan: Plan, trainee: Trainee, stop: "Stop") -> bool:
                 row["share_of_peak"] = round(row["images_per_second"] * trainee.flops / trainee.peak, 4)
             if trainee.validate is not None and stage.figures:
                 row |= {k: round(v, 6) for k, v in trainee.validate().items()}
-            stage.log(row)
-            stage.message(progress_line(stage.name, row, plan, now - started))
+            if rank() == 0:
+                stage.log(row)
+                stage.message(progress_line(stage.name, row, plan, now - started))
             if stage.figures:
                 draw_progress(stage, trainee)
+            if stage.figures and rank() == 0:
                 stage.show(row["n_images"])
             sums, counted, logged_at = {}, 0, time.monotonic()
             saved_at = 0.0
-        if rank() == 0 and time.monotonic() - saved_at > plan.save_seconds:
+        if saves(trainee, rank() == 0 and time.monotonic() - saved_at > plan.save_seconds):
             stage.save(trainee, plan)
-            saved_at = time.monotonic()
-    if rank() == 0:
+            saved_at, saved = time.monotonic(), trainee.done_steps
+    if saved != trainee.done_steps and (rank() == 0 or trainee.sharded):
         stage.save(trainee, plan)
     stopped = stop.agreed()  # also when it was asked during the very last step
     if stopped:
@@ -210,10 +249,18 @@ def progress_line(name: str, row: dict, plan: Plan, seconds: float) -> str:
             f"{row['images_per_second']:.0f} images/s  {seconds / 60:.0f} min gone, {max(left, 0) / 60:.0f} min left")
 
 
+def saves(trainee: Trainee, due: bool) -> bool:
+    """Whether this rank saves now: the first one, when it is due; with it all the others where each holds a shard."""
+    return any_rank(due) if trainee.sharded else due
+
+
 def draw_progress(stage: Stage, trainee: Trainee) -> None:
-    plot_log(stage.folder / "log.jsonl", stage.folder / "loss.png")
+    if rank() == 0:
+        plot_log(stage.folder / "log.jsonl", stage.folder / "loss.png")
     if trainee.draw is not None:
-        trainee.draw().save(stage.folder / "samples.png")
+        picture = trainee.draw()
+        if rank() == 0:
+            picture.save(stage.folder / "samples.png")
 
 
 def plot_log(log: Path, picture: Path) -> None:
@@ -255,25 +302,45 @@ class Stop:
 
     def agreed(self) -> bool:
         """Whether any rank was asked: all stop after the same step."""
-        if world() == 1:
-            return self.asked
-        asked = torch.tensor([float(self.asked)])
-        torch.distributed.all_reduce(asked)
-        return bool(asked > 0)
+        return any_rank(self.asked)
 
 
-def unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """safetensors refuses tensors that share memory: give each its own."""
-    return {key: value.clone() for key, value in tensors.items()}
+def drop(paths: Iterable[Path], together: bool) -> None:
+    """Remove what is no longer needed; together: all ranks are here."""
+    if together:
+        wait()
+    for path in paths if rank() == 0 else ():
+        sealed.remove(path)
+    if together:
+        wait()
 
 
-def read_notes(path: Path) -> dict[str, str]:
-    from safetensors import safe_open
-    with safe_open(path, "pt") as opened:
-        return opened.metadata()
+def sharded_files():
+    """The module that reads and writes shards: it is not imported where nothing is sharded."""
+    from medisyn.training import sharded
+    return sharded
 
 
-def load_tensors(trainee: Trainee, tensors: dict[str, Tensor]) -> None:
+def tensors_of(trainee: Trainee) -> dict[str, Tensor]:
+    """The state of a trainee, by flat names: module.<name>.<key>, optimizer.<name>.<index>.<slot>."""
+    tensors = {f"module.{name}.{key}": value.detach()
+               for name, module in trainee.modules.items() for key, value in module.state_dict().items()}
+    for name, optimizer in trainee.optimizers.items():
+        for index, slots in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{name}.{index}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
+    return tensors
+
+
+def load_tensors(trainee: Trainee, tensors: dict[str, Tensor], path: Path) -> None:
+    """Put the state of a trainee back; ValueError where it is of other optimizers."""
+    for name in {key.rsplit(".", 2)[0] for key in tensors if key.startswith("optimizer.")}:
+        ours = trainee.optimizers.get(name.removeprefix("optimizer."))
+        theirs = {int(key.split(".")[-2]) for key in tensors if key.startswith(f"{name}.")}
+        if ours is None or max(theirs) >= sum(len(group["params"]) for group in ours.param_groups):
+            raise ValueError(f"{path} was made with other optimizers than this run has ({', '.join(trainee.optimizers)}); "
+                             "set parallel as it was, or use --resume never")
+    if trainee.sharded:
+        tensors = sharded_files().spread(trainee, tensors)
     for name, module in trainee.modules.items():
         start = f"module.{name}."
         module.load_state_dict({k[len(start):]: v for k, v in tensors.items() if k.startswith(start)})
@@ -296,59 +363,3 @@ def learning_rate(peak: float, done: int, total: int, warmup: int, decay_share: 
     """Warm up linearly, stay flat, fall linearly to zero over the last `decay_share`; counts are steps."""
     left = (total - done) / max(1.0, decay_share * total)
     return peak * min(1.0, (done + 1) / max(1, warmup), max(left, 0.0))
-
-
-def rank() -> int:
-    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-
-
-def world() -> int:
-    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-
-
-def join_ranks() -> None:
-    """Under `torchrun`, meet the other processes; alone, do nothing."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-
-
-def wait() -> None:
-    """Until every rank has come this far."""
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()
-
-
-def my_share(batch: int) -> slice:
-    """The positions of the global batch that this rank trains on; the order is one for any number of ranks."""
-    if batch % world():
-        raise ValueError(f"a batch of {batch} cannot be shared by {world()} processes; choose a multiple")
-    each = batch // world()
-    return slice(rank() * each, (rank() + 1) * each)
-
-
-def average(value: Tensor) -> Tensor:
-    """The mean of a tensor over all ranks."""
-    if world() == 1:
-        return value
-    value = value.detach().clone()
-    torch.distributed.all_reduce(value)
-    return value / world()
-
-
-def averaged(losses: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The losses of the global batch: each rank knows those of its share."""
-    return dict(zip(losses, average(torch.stack(list(losses.values()))), strict=True))
-
-
-def average_gradients(parameters: list[Tensor]) -> None:
-    """The mean gradient over all ranks, in one message."""
-    if world() == 1:
-        return
-    parameters = [p for p in parameters if p.grad is not None]  # the same ones on every rank
-    flat = torch.cat([p.grad.reshape(-1) for p in parameters])
-    torch.distributed.all_reduce(flat)
-    flat /= world()
-    offset = 0
-    for p in parameters:
-        p.grad.copy_(flat[offset:offset + p.numel()].view_as(p))
-        offset += p.numel()
