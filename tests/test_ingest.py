@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medisyn.data import check, deidentify, images, ingest, ledger, prompts, records
+from medisyn.data import check, deidentify, images, ingest, ledger, packed, prompts, records
 from medisyn.data.sources import SOURCES, Source
 
 
@@ -313,6 +313,25 @@ def test_check_finds_a_picture_in_two_splits(tmp_path):
     twins = {f"busi/{row['name']}": split for row, split in zip(rows[:2], ("train", "test"), strict=True)}
     records.write([replace(r, split=twins.get(r.id, r.split)) for r in records.read(out)], out)
     assert any("nearly the same picture stands in test and train" in problem for problem in check.check(out))
+
+
+def test_check_looks_at_pictures_without_a_ledger_where_it_is_asked_to(tmp_path):
+    out, shards = tmp_path / "out", tmp_path / "shards"
+    take("knee_oa_xray", knees(tmp_path / "raw", 12), out)
+    found = list(records.read(out))
+    copy = Image.open(out / found[0].file_name).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    copy.save(out / "images/hand.png")
+    planted = replace(found[0], id="hand", file_name="images/hand.png", source=None, patient="another",
+                      split="test" if found[0].split == "train" else "train")
+    records.write([*found, planted], out)
+    said = f"{found[0].id} and hand: nearly the same picture stands in test and train"
+    assert check.check(out) == [] and check.check(out, look=True) == [said]
+    packed.pack(out, shards)  # ledgers do not travel
+    seen = []
+    assert check.check(shards) == [] and check.check(shards, True, lambda done, n: seen.append((done, n))) == [said]
+    assert seen == [(13, 13)]
+    (out / "images/hand.png").write_bytes(b"no image")
+    assert check.check(out, look=True) == []
 
 
 def test_ingest_reads_any_source_function(tmp_path, monkeypatch):

@@ -134,13 +134,14 @@ def unpack(packed: Annotated[Path, typer.Argument(help="A folder that `medisyn p
 def check(collection: Annotated[Path, typer.Argument(help="A folder with metadata.jsonl.")],
           page: Annotated[Path | None, typer.Option(help="Also draw what is in it, as one HTML page.")] = None,
           real_images: Annotated[bool, typer.Option(help="Whether that page may show images of patients.")] = True,
+          look: Annotated[bool, typer.Option("--look", help="Open and compare images that ingest left no notes of.")] = False,
           as_json: Json = False) -> None:
-    """Look for missing images, unknown words and patients that cross splits. Exit 1 when there are any.
+    """Look for missing images, unknown words, and patients and pictures that cross splits. Exit 1 when there are any.
 
     Example: medisyn check data/open --page out/open.html
     """
     from medisyn.data.check import check as problems_of
-    problems = problems_of(collection)
+    problems = problems_of(collection, look, ticker("look") if look else None)
     show(problems) if as_json else [print(problem) for problem in problems]
     if page is not None:
         from medisyn.data import overview
