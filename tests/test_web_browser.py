@@ -34,8 +34,9 @@ def test_a_new_user_in_a_browser(tmp_path):
                                         "<h1>Evaluation of a set</h1><p>Every figure with its interval and its floor.</p></main>")
     told = studio.settings(tmp_path / "studio", shown=(report,))
     keeping = app.worker if SHOTS else lambda s: studio.working(s, 0.05)
-    with studio.live(told, keeping=keeping) as address:
-        done = subprocess.run(["node", HERE / "browser" / "studio.mjs", address, shots, MODULES, CHROMIUM], text=True,
-                              capture_output=True, timeout=500, check=False)
+    locked = studio.settings(tmp_path / "locked", token="a token that is long")
+    with studio.live(told, keeping=keeping) as address, studio.live(locked) as other:
+        done = subprocess.run(["node", HERE / "browser" / "studio.mjs", address, shots, MODULES, CHROMIUM, other, locked.token],
+                              text=True, capture_output=True, timeout=500, check=False)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    assert done.stdout.count("ok ") == 18
+    assert done.stdout.count("ok ") == 19

@@ -146,6 +146,14 @@ def test_a_login_opens_the_pages(locked, monkeypatch):
     assert locked.get("/jobs", headers=PAGE).status_code == 200
 
 
+def test_a_link_with_the_token_leads_in_by_a_page_of_this_site(locked):
+    entered = locked.get("/login", params={"token": TOKEN, "next": "/jobs"}, headers=PAGE, follow_redirects=False)
+    assert entered.status_code == 200 and 'content="0; url=/jobs"' in entered.text and TOKEN not in entered.text
+    assert "SameSite=Strict" in entered.headers["set-cookie"]
+    away = locked.get("/login", params={"token": TOKEN, "next": "//evil.example"}, headers=PAGE)
+    assert 'content="0; url=/"' in away.text
+
+
 @pytest.mark.parametrize("place", ["//evil.example", "https://evil.example", "/\\evil.example"])
 def test_a_login_leads_nowhere_else(locked, place):
     entered = locked.post("/login", data={"token": TOKEN, "next": place}, follow_redirects=False)
@@ -173,7 +181,7 @@ def test_every_answer_carries_the_headers(client, path):
     assert headers["content-security-policy"].startswith("default-src 'self';")
     assert "unsafe" not in headers["content-security-policy"]
     assert headers["x-content-type-options"] == "nosniff"
-    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["referrer-policy"] == "same-origin"  # with no-referrer a browser sends a form's Origin as null
 
 
 def test_pages_hold_no_inline_script_style_or_outside_resource(client):

@@ -20,7 +20,7 @@ App = Callable[..., Any]  # an ASGI application
 UNSAFE = ("POST", "PUT", "PATCH", "DELETE")
 POLICY = ("default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; form-action 'self'; "
           "frame-ancestors 'self'")
-HEADERS = {"content-security-policy": POLICY, "x-content-type-options": "nosniff", "referrer-policy": "no-referrer",
+HEADERS = {"content-security-policy": POLICY, "x-content-type-options": "nosniff", "referrer-policy": "same-origin",
            "cross-origin-opener-policy": "same-origin", "cross-origin-resource-policy": "same-origin",
            "x-frame-options": "SAMEORIGIN", "permissions-policy": "camera=(), microphone=(), geolocation=()",
            "cache-control": "no-store"}
@@ -74,8 +74,7 @@ def refusal(door: Door, scope: dict, headers: dict[str, str], session: str | Non
     path, browser = scope["path"], any(name in headers for name in ("cookie", "origin", "sec-fetch-site"))
     told = bearer(door, headers)
     if scope["method"] in UNSAFE:
-        origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host or headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+        if not same(headers.get("origin"), host) or headers.get("sec-fetch-site") in ("cross-site", "same-site"):
             return 403, "another site's page may not change anything here"
         told_word = headers.get("x-csrf-token", "").encode()
         if browser and not told and path != "/login" and not (
@@ -85,6 +84,14 @@ def refusal(door: Door, scope: dict, headers: dict[str, str], session: str | Non
             path == free or free.endswith("/") and path.startswith(free) for free in door.free):
         return 401, "a token is needed: Authorization: Bearer TOKEN, or log in at /login"
     return None
+
+
+def same(origin: str | None, host: str) -> bool:
+    """Whether an Origin header, where there is one, names the host that is asked."""
+    try:
+        return origin is None or urlsplit(origin).netloc == host
+    except ValueError:
+        return False
 
 
 def answers_to(door: Door, host: str) -> bool:

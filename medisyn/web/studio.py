@@ -175,27 +175,32 @@ def add_login(web: APIRouter, behind: Behind) -> None:
     """Where a token is set: a page that asks for it, and a link that brings it along."""
     door = Door(behind.secret, (), token=behind.settings.token, cookie="medisyn_studio")
 
-    def enter(place: str) -> Response:
-        there = place if place.startswith("/") and not place.startswith(("//", "/\\")) else "/"
-        response = RedirectResponse(there, 303)
+    def safe(place: str) -> str:
+        return place if place.startswith("/") and not place.startswith(("//", "/\\")) else "/"
+
+    def inside(response: Response) -> Response:
         response.headers["set-cookie"] = safety.cookie(door, safety.signed(door, safety.secrets.token_hex(12)))
         return response
+
+    def login(request: Request, status: int, place: str, wrong: bool = False, entered: bool = False) -> Response:
+        return page(behind, request, "login.html", status, wrong=wrong, next=safe(place), entered=entered)
 
     @web.get("/login")
     async def ask(request: Request, token: str = "", next: str = "/") -> Response:
         if door.token is None:
             return RedirectResponse("/", 303)
         if token and safety.is_token(door, token):
-            return enter(next)
+            # no redirect: where another site's page held the link, a browser would follow it without the new cookie
+            return inside(await run_in_threadpool(login, request, 200, next, entered=True))
         if token:
             await asyncio.sleep(PAUSE)
-        return await run_in_threadpool(page, behind, request, "login.html", 403 if token else 200, wrong=bool(token), next=next)
+        return await run_in_threadpool(login, request, 403 if token else 200, next, bool(token))
 
     @web.post("/login")
     async def answer(request: Request) -> Response:
         told = parse_qs((await request.body()).decode("utf-8", "replace"))
         place = told.get("next", ["/"])[0]
         if door.token is not None and safety.is_token(door, told.get("token", [""])[0]):
-            return enter(place)
+            return inside(RedirectResponse(safe(place), 303))
         await asyncio.sleep(PAUSE)
-        return await run_in_threadpool(page, behind, request, "login.html", 403, wrong=True, next=place)
+        return await run_in_threadpool(login, request, 403, place, True)
