@@ -22,10 +22,13 @@ from medisyn.training.adapt import Tuned, as_if
 from medisyn.training.cache import Cache
 from medisyn.training.ema import Ema
 from medisyn.training.finetune_settings import MethodSettings, TuneSettings
-from medisyn.training.run import Plan, Stage, Trainee, average_gradients, learning_rate, my_share, train
+from medisyn.training.micro import Micro, accumulate
+from medisyn.training.run import Plan, Stage, Trainee, average_gradients, learning_rate, my_share, say, train
 from medisyn.training.watch import Watch
 
 WATCHED_TIMES = (0.2, 0.5, 0.8)  # where train and held-out loss are compared
+BLOCKS = ("BasicTransformerBlock", "ResnetBlock2D", "JointTransformerBlock", "FluxTransformerBlock", "FluxSingleTransformerBlock",
+          "SanaTransformerBlock", "DitBlock", "ConvBlock")  # of diffusers and our own: each class is compiled once, on a GPU
 
 
 @dataclass(frozen=True)
@@ -110,8 +113,9 @@ def losses(base: Base, data: Tensor, noise: Tensor, t: Tensor, told: Told, min_s
     return weight * flow.loss(lambda x, at: velocities.velocity(base, told)(x, at).float(), data, noise, t)
 
 
-def step_of(base: Base, lesson: Lesson, tuned: Tuned, ema: Ema, optimizer: torch.optim.Optimizer, seed: int, side: int,
-            method: MethodSettings, settings: TuneSettings, steps: int, where: torch.device) -> Callable[[int], dict[str, Tensor]]:
+def step_of(base: Base, lesson: Lesson, tuned: Tuned, ema: Ema, optimizer: torch.optim.Optimizer, micro: Micro, seed: int,
+            side: int, method: MethodSettings, settings: TuneSettings, steps: int,
+            where: torch.device) -> Callable[[int], dict[str, Tensor]]:
     """The training step: number -> its losses."""
     draw, share, batch = drawing(lesson, seed, method, settings.batch), my_share(settings.batch), settings.batch
     parameters = list(tuned.parameters())
@@ -131,23 +135,22 @@ def step_of(base: Base, lesson: Lesson, tuned: Tuned, ema: Ema, optimizer: torch
         drawn, generator = draw(i), device.generator(seed, i)
         t = velocities.draw_times(base, batch, generator, side)
         seeds = torch.randint(2**62, (batch,), generator=generator).tolist()
-        optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=where)
-        for first in range(mine.start, mine.stop, settings.micro or len(mine)):
-            last = min(first + (settings.micro or len(mine)), mine.stop)
-            for at, data, told in parts(drawn, first, last):
+
+        def losses_of(part: slice) -> dict[str, Tensor]:
+            positions, found = mine[part], []
+            for at, data, told in parts(drawn, positions.start, positions.stop):
                 noise = torch.stack([torch.randn(data.shape[1:], generator=torch.Generator().manual_seed(s)) for s in seeds[at]])
                 with device.half(where):
-                    each = losses(base, data, noise.to(where), t[at].to(where), told, method.min_snr)
-                (each.sum() / len(mine)).backward()
-                total += each.detach().sum() / len(mine)
+                    found.append(losses(base, data, noise.to(where), t[at].to(where), told, method.min_snr))
+            return {"loss": torch.cat(found).mean()}
+        found = accumulate(parameters, len(mine), losses_of, micro, say)
         average_gradients(parameters)
         torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(settings.learning_rate, i, steps, settings.warmup, settings.decay_share)
         optimizer.step()
         ema.update(tuned, i)
-        return {"loss": total}
+        return found
     return step
 
 
@@ -192,10 +195,12 @@ def fit(stage: Stage, base: Base, tuned: Tuned, lesson: Lesson, seed: int, side:
     device.settle(where)
     ema, watch = Ema(tuned, settings.ema_width), Watch(tuned, settings.gap, settings.patience)
     optimizer = device.adamw(tuned.groups(settings.weight_decay), settings.learning_rate, where, betas=(0.9, 0.99))
-    plan = Plan(settings.n_images, settings.batch, seed, settings.log_images, settings.save_seconds)
+    plan, micro = Plan(settings.n_images, settings.batch, seed, settings.log_images, settings.save_seconds), Micro(settings.micro)
     groups = watched(lesson, settings.watched)
+    network = base.networks[base.denoiser]
+    device.compile_blocks(where, network, *{type(part) for part in network.modules() if type(part).__name__ in BLOCKS})
     if settings.checkpointing:
-        base.networks[base.denoiser].enable_gradient_checkpointing()
+        network.enable_gradient_checkpointing()
     if not (resume and stage.checkpoints()):
         watch.begin(*(watched_loss(base, lesson, groups[name], seed, where) for name in ("train", "held_out")))
 
@@ -209,9 +214,9 @@ def fit(stage: Stage, base: Base, tuned: Tuned, lesson: Lesson, seed: int, side:
         with as_if(tuned, ema.network), evaluating(base):
             return draw()
 
-    trainee = Trainee(step_of(base, lesson, tuned, ema, optimizer, seed, side, method, settings, plan.steps, where),
+    trainee = Trainee(step_of(base, lesson, tuned, ema, optimizer, micro, seed, side, method, settings, plan.steps, where),
                       {"tuned": tuned, "ema": ema.network, "watch": watch}, {"adamw": optimizer}, picture if draw else None,
-                      validate, peak=device.peak(where), enough=watch.enough)
+                      validate, peak=device.peak(where), enough=watch.enough, micro=micro)
     if not train(stage, plan, trainee, resume):
         return None
     tuned.take(watch.best)
