@@ -39,8 +39,7 @@ def generated(n: int, seed: int = 0, copies: float = 0.1, frames: float = 0.01) 
                 low, small = low + rng.normal(0, 0.05, low.shape), small + rng.integers(-6, 7, small.shape)
             thumbnails[i] = turned(small, how[i])
             low = turned(low, how[i], duplicates.ODD)
-            every = np.stack([turned(low, k, duplicates.ODD) for k in range(ORIENTATIONS)]).reshape(ORIENTATIONS, 64)
-            hashes[i] = np.packbits(every > np.median(every, axis=1, keepdims=True), axis=1).view(">u8")[:, 0]
+            hashes[i] = duplicates.codes(np.stack([turned(low, k, duplicates.ODD) for k in range(ORIENTATIONS)]))
     return hashes, thumbnails
 
 

@@ -46,12 +46,14 @@ def hashes_of(picture: Image.Image) -> tuple[int, ...]:
     """
     gray = np.asarray(picture.convert("L").resize((_N, _N), Image.Resampling.BOX), np.float32)
     low = (_BASIS @ gray @ _BASIS.T)[1:, 1:]  # without those that do not vary along both axes
-    return tuple(code(turned(low, how, ODD)) for how in range(ORIENTATIONS))
+    return codes(np.stack([turned(low, how, ODD) for how in range(ORIENTATIONS)]))
 
 
-def code(low: np.ndarray) -> int:
-    flat = low.ravel()
-    return int("".join("1" if bit else "0" for bit in flat > np.median(flat)), 2)
+def codes(low: np.ndarray) -> tuple[int, ...]:
+    """Which of 64 frequencies lie above their median, as one number a row; low: float32 (N, 8, 8)."""
+    flat = low.reshape(len(low), -1)
+    middle = np.sort(flat, axis=1)[:, 31:33].sum(axis=1, keepdims=True) / 2
+    return tuple(np.packbits(flat > middle, axis=1).view(">u8")[:, 0].tolist())
 
 
 def turned(squares: np.ndarray, how: int, mirror: np.ndarray | None = None) -> np.ndarray:

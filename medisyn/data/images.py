@@ -14,6 +14,11 @@ from PIL import Image, ImageOps, PngImagePlugin
 
 from medisyn.data.provenance import Provenance
 
+try:
+    from isal import isal_zlib
+except ImportError:  # zlib does the same, more slowly
+    isal_zlib = None
+
 RASTERS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".pgm", ".ppm")
 PROVENANCE_KEY = "medisyn:provenance"  # of the iTXt chunk
 Image.MAX_IMAGE_PIXELS = 300_000_000   # whole slides have a reader of their own
@@ -128,10 +133,16 @@ def png_bytes(picture: Image.Image, provenance: Provenance | None = None, compre
     return out.getvalue()
 
 
-def quick_png(picture: Image.Image) -> bytes:
-    """A picture ("L" or "RGB") as PNG without any text: half the time of Pillow's at the same size.
+def deflate(data: np.ndarray) -> bytes:
+    """Bytes as a zlib stream (RFC 1950): by Intel's ISA-L where it is installed, four times as fast as zlib's level 1."""
+    return isal_zlib.compress(data, 2) if isal_zlib else zlib.compress(data, 1)
 
-    Every row is filtered by the one above it (PNG 1.2, 6.4, filter 2) and deflated at level 1; Pillow tries all filters.
+
+def quick_png(picture: Image.Image) -> bytes:
+    """A picture ("L" or "RGB") as PNG without any text: half the time of Pillow's at the same size, a fifth where isal is there.
+
+    Every row is filtered by the one above it (PNG 1.2, 6.4, filter 2) and deflated fast; Pillow tries all filters. The
+    pixels are the same whoever deflates, the bytes are not.
     """
     pixels = np.asarray(picture)
     height, width = pixels.shape[:2]
@@ -141,7 +152,7 @@ def quick_png(picture: Image.Image) -> bytes:
     filtered[0, 1:] = rows[0]
     np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
     header = struct.pack(">IIBBBBB", width, height, 8, 0 if pixels.ndim == 2 else 2, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(filtered, 1)), (b"IEND", b""))
+    chunks = ((b"IHDR", header), (b"IDAT", deflate(filtered)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks)
 

@@ -80,6 +80,7 @@ def noting(path: Path) -> Iterator[Callable[[dict], None]]:
 
 def row_of(name: str, stamped: str, content: str, picture: Image.Image, how: str | None) -> dict:
     """The line of a finished image."""
+    picture = picture.convert("L")
     return {"name": name, "stamp": stamped, "content": content,
             "hashes": [f"{code:016x}" for code in duplicates.hashes_of(picture)],
             "thumbnail": base64.b64encode(duplicates.thumbnail_of(picture).tobytes()).decode()} | ({"how": how} if how else {})
