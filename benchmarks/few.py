@@ -121,8 +121,8 @@ def table(rows: list[dict]) -> str:
         interval = "" if told["low"] is None else f" [{told['low']:.3g}, {told['high']:.3g}]"
         return f"{told['value']:.3g}{interval}" + (f" ({told['floor']:.3g})" if told["floor"] is not None else "")
 
-    head = ["| taught | images | held-out loss, before -> kept | fd_eye (floor) | coverage_eye (floor) | called copies | "
-            "of unseen | guard flags | nearer to train | known types: loss, mean (worst) |", "|---|---|---|---|---|---|---|---|---|---|"]
+    head = ["| taught | images | held-out loss, before -> kept | fd_eye (floor) | coverage_eye (floor) | called copies | of unseen "
+            "| guard flags | nearer to train | known types: loss, mean (worst) |", "|---|---|---|---|---|---|---|---|---|---|"]
     body = [f"| {r['name']} | {r['train']} | {r['tune']['before']['held_out']:.3f} -> {r['tune']['held_out']:.3f} at "
             f"{r['tune']['best_at']:,} | {figure(r, 'fd_eye')} | {figure(r, 'coverage_eye')} | {figure(r, 'copy_rate')} | "
             f"{figure(r, 'copy_rate_unseen')} | {r['flagged']} of {r['made']} | {figure(r, 'nn_closer_to_train')} | "
