@@ -228,3 +228,17 @@ def test_nothing_is_asked_of_other_machines():
     reaching = re.compile(r"^\s*(?:import|from) (?:requests|urllib\.request|http\.client|httpx|socket)\b", re.M)
     for path in Path(web.__file__).parent.rglob("*.py"):
         assert not reaching.search(path.read_text()), path
+
+
+def test_a_table_without_end_is_not_read_to_its_end_and_no_answer_echoes_it(client):
+    csv = {"content-type": "text/csv"}
+    long = client.post("/api/v1/tables", content=b"prompt\n" + b"x\n" * 400_000, headers=csv)
+    assert long.status_code == 422 and "5,000 rows" in long.json()["detail"]
+    digits = client.post("/api/v1/tables", content=b"prompt,n\nx," + b"9" * 6_000, headers=csv)
+    assert digits.status_code == 422 and len(digits.content) < 200
+
+
+@pytest.mark.parametrize("origin", ["null", "http://[", "http://evil.example", "http://127.0.0.1:8000.evil.example", ""])
+def test_no_other_origin_however_it_is_written_changes_anything(client, origin):
+    asked = client.post("/api/v1/jobs", json={"prompts": [{"prompt": "chest X-ray"}]}, headers={"origin": origin})
+    assert asked.status_code == 403

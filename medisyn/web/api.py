@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
 
 from medisyn.data.records import Record
 from medisyn.data.vocabulary import label
@@ -188,8 +189,9 @@ def router(behind: Behind) -> APIRouter:
                         seed: Annotated[int, Query(ge=0, lt=orders.SEEDS)] = 0,
                         steps: Annotated[int | None, Query(ge=1, le=200)] = None,
                         guidance: Annotated[float | None, Query(ge=0, le=20)] = None) -> JobTold:
-        wanted = orders.table(await request.body(), n, seed)
-        return put(wanted, f"A table of {len(wanted):,} {'prompt' if len(wanted) == 1 else 'prompts'}", steps, guidance, response)
+        wanted = await run_in_threadpool(orders.table, await request.body(), n, seed, settings.limits.images)
+        title = f"A table of {len(wanted):,} {'prompt' if len(wanted) == 1 else 'prompts'}"
+        return await run_in_threadpool(put, wanted, title, steps, guidance, response)
 
     @api.post("/sets", status_code=202, responses=FULL, summary="Ask for a balanced set", tags=["jobs"])
     def new_set(asked: SetAsked, response: Response) -> JobTold:
@@ -216,11 +218,13 @@ def router(behind: Behind) -> APIRouter:
              summary="Progress as server-sent events until the job ends", response_class=StreamingResponse)
     def events(name: str, request: Request, after: Annotated[int, Query(ge=0, lt=2**62)] = 0) -> StreamingResponse:
         known(jobs.job(engine, plain(name)), "job")
+        stream = jobs.Stream()
         if len(behind.streams) >= settings.limits.streams:
             raise queue.Full(30, f"{settings.limits.streams} programs follow jobs here already")
+        behind.streams.add(stream)
         last = request.headers.get("last-event-id", "")
         after = int(last) if last.isascii() and last.isdigit() and len(last) < 19 else after
-        return StreamingResponse(jobs.events(behind.look, name, after, behind.streams), media_type="text/event-stream",
+        return StreamingResponse(jobs.events(behind.look, name, after, stream, behind.streams), media_type="text/event-stream",
                                  headers={"x-accel-buffering": "no"})
 
     @api.get("/images", summary="Images, newest first", tags=["images"])

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from weakref import WeakSet
 
 from medisyn.web import database, jobs, orders, queue, words
 from medisyn.web.queue import Order
@@ -21,7 +22,7 @@ class Behind:
     secret: bytes
     understood: Callable[[str], dict]    # words.understood of it, the latest remembered
     look: jobs.Look                      # jobs.watched of the database
-    streams: set                         # a mark for each stream of events that is open
+    streams: WeakSet[jobs.Stream]        # of events that are open
 
 
 def behind(settings: Settings) -> Behind:
@@ -31,7 +32,7 @@ def behind(settings: Settings) -> Behind:
     engine = database.connect(settings.url)
     card, support = card_of(settings.model), support_of(settings.model)
     return Behind(settings, engine, card, support, words.tree(support), secret,
-                  lru_cache(512)(lambda prompt: words.understood(prompt, support)), jobs.watched(engine), set())
+                  lru_cache(512)(lambda prompt: words.understood(prompt, support)), jobs.watched(engine), WeakSet())
 
 
 def ask(behind: Behind, wanted: Sequence[Order], title: str, steps: int | None, guidance: float | None) -> str:

@@ -3,9 +3,9 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import lru_cache
+from weakref import WeakSet
 
 from starlette.concurrency import run_in_threadpool
 
@@ -91,36 +91,36 @@ def watched(engine: sql.Engine) -> Look:
     return look
 
 
-@contextmanager
-def counted(open_streams: set) -> Iterator[None]:
-    """One more stream of events, until it ends however that comes."""
-    mark = object()
-    open_streams.add(mark)
-    try:
-        yield
-    finally:
-        open_streams.discard(mark)
+class Stream:
+    """One stream of events that is open; counted in a weak set, so that one which never began is not counted for ever."""
 
 
-async def events(look: Look, name: str, after: int, open_streams: set) -> AsyncIterator[str]:
+async def events(look: Look, name: str, after: int, stream: Stream, all_open: WeakSet[Stream]) -> AsyncIterator[str]:
     """Server-sent events of a job until it ends; the id of each is the number to go on from after a broken line."""
+    try:
+        async for line in lines(look, name, after):
+            yield line
+    finally:
+        all_open.discard(stream)
+
+
+async def lines(look: Look, name: str, after: int) -> AsyncIterator[str]:
     before, silent = None, time.monotonic()
-    with counted(open_streams):
-        while True:
-            found = await look(name, after)
-            if found is None:
-                return
-            one, after = found
-            if before != one | {"seconds_left": None}:
-                yield f"id: {after}\nevent: progress\ndata: {json.dumps(one)}\n\n"
-                silent = time.monotonic()
-            elif time.monotonic() - silent > KEEP_ALIVE:
-                yield ": still here\n\n"
-                silent = time.monotonic()
-            before = one | {"seconds_left": None, "images": []}
-            if len(one["images"]) == EACH:
-                continue
-            if one["state"] not in OPEN:
-                yield f"id: {after}\nevent: end\ndata: {json.dumps({'state': one['state']})}\n\n"
-                return
-            await asyncio.sleep(LOOK)
+    while True:
+        found = await look(name, after)
+        if found is None:
+            return
+        one, after = found
+        if before != one | {"seconds_left": None}:
+            yield f"id: {after}\nevent: progress\ndata: {json.dumps(one)}\n\n"
+            silent = time.monotonic()
+        elif time.monotonic() - silent > KEEP_ALIVE:
+            yield ": still here\n\n"
+            silent = time.monotonic()
+        before = one | {"seconds_left": None, "images": []}
+        if len(one["images"]) == EACH:
+            continue
+        if one["state"] not in OPEN:
+            yield f"id: {after}\nevent: end\ndata: {json.dumps({'state': one['state']})}\n\n"
+            return
+        await asyncio.sleep(LOOK)

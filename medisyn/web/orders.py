@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 from collections.abc import Sequence
 
 from medisyn.data import prompts, vocabulary
@@ -36,8 +37,11 @@ def printable(text: str) -> bool:
     return all(c.isprintable() or c in "\n\t" for c in text)
 
 
-def table(content: bytes, n: int = 1, seed: int = 0) -> list[Order]:
-    """The rows of a CSV with a column prompt, and where wanted n and seed, which fill gaps; ValueError names the row."""
+def table(content: bytes, n: int = 1, seed: int = 0, most: int = Limits.images) -> list[Order]:
+    """The rows of a CSV with a column prompt, and where wanted n and seed, which fill gaps; ValueError names the row.
+
+    most: rows; a longer table is not read to its end.
+    """
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -45,12 +49,14 @@ def table(content: bytes, n: int = 1, seed: int = 0) -> list[Order]:
     if "\0" in text:
         raise ValueError("expected a CSV, found a zero byte in it; save the table as CSV, not as a workbook")
     try:
-        rows = list(csv.DictReader(io.StringIO(text)))
+        rows = list(itertools.islice(csv.DictReader(io.StringIO(text)), most + 1))
     except csv.Error as error:
         raise ValueError(f"expected a CSV, found something else ({error})") from None
     if not rows or "prompt" not in rows[0]:
         found = ", ".join(filter(None, rows[0])) if rows else "no rows"
         raise ValueError(f"expected a CSV with a column prompt (and n, seed where wanted), found {found[:80]}")
+    if len(rows) > most:
+        raise ValueError(f"a table may hold {most:,} rows, this one holds more; cut it into several")
     orders = []
     for number, row in enumerate(rows, 2):
         if None in row:
@@ -58,7 +64,7 @@ def table(content: bytes, n: int = 1, seed: int = 0) -> list[Order]:
         try:
             orders.append(((row["prompt"] or "").strip(), int(row.get("n") or n), int(row.get("seed") or seed)))
         except ValueError:
-            found = f"{row.get('n')!r} and {row.get('seed')!r}"
+            found = f"{str(row.get('n'))[:20]!r} and {str(row.get('seed'))[:20]!r}"
             raise ValueError(f"row {number}: n and seed are whole numbers, found {found}") from None
     return orders
 

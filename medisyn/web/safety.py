@@ -200,6 +200,8 @@ async def answer(scope: dict, send: App, status: int, sentence: str) -> None:
         headers.append((b"location", f"/login?next={quote(scope['path'], safe='/')}".encode()))
     elif status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
+    elif status == 413:
+        headers.append((b"connection", b"close"))  # whatever still comes is not read
     out = dressed(send, None)
     await out({"type": "http.response.start", "status": status, "headers": headers})
     await out({"type": "http.response.body", "body": body})
