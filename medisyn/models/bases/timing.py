@@ -4,6 +4,7 @@ diffusers' own scheduler objects are asked for their spacing, so that it is thei
 """
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -50,23 +51,22 @@ def discrete_timing(scheduler: Any) -> Timing:
                          "EulerDiscreteScheduler or DDIMScheduler, or a FlowMatch one")
     if prediction not in PREDICTIONS:
         raise ValueError(f"scheduler_config.json: prediction_type is {prediction!r}; expected one of {', '.join(PREDICTIONS)}")
-    signal = scheduler.alphas_cumprod.double().cpu().clamp(min=LEAST_SIGNAL)
+    signal = scheduler.alphas_cumprod.double().cpu()
+    signal = torch.where(signal == 0, LEAST_SIGNAL, signal)
     sigmas = ((1 - signal) / signal).sqrt().float()
     if not (sigmas.diff() > 0).all():
         raise ValueError(f"the noise of {name}'s {len(sigmas)} training steps does not increase from step to step; "
                          "check the betas in scheduler_config.json")
 
     def schedule(steps: int, side: int) -> Tensor:
-        fresh = type(scheduler).from_config(scheduler.config)
-        fresh.set_timesteps(steps)
+        fresh = spaced(scheduler, steps)
         if getattr(fresh, "sigmas", None) is not None:
             found = torch.as_tensor(fresh.sigmas).float()[:-1].unique()
         else:
             found = sigmas[torch.as_tensor(fresh.timesteps).long().unique()]
         return ending(found, steps, name)
 
-    spaced = scheduler.config.get("timestep_spacing", "leading")
-    unit = float(scheduler.init_noise_sigma) == 1 or spaced == "leading"
+    unit = float(scheduler.init_noise_sigma) == 1 or scheduler.config.get("timestep_spacing") == "leading"
     return Timing(prediction, sigmas, lambda side: 1.0, schedule, unit)
 
 
@@ -86,12 +86,20 @@ def flow_timing(scheduler: Any, sequence: Callable[[int], int], even: bool) -> T
         return mu(side) if config.get("time_shift_type") == "linear" else math.exp(mu(side))
 
     def schedule(steps: int, side: int) -> Tensor:
-        fresh = type(scheduler).from_config(config)
         given = {"sigmas": np.linspace(1.0, 1 / steps, steps)} if even and not config.get("use_flow_sigmas") else {}
-        fresh.set_timesteps(steps, **given, **({"mu": mu(side)} if moving else {}))
+        fresh = spaced(scheduler, steps, **given, **({"mu": mu(side)} if moving else {}))
         return ending(torch.as_tensor(fresh.sigmas).float()[:-1].unique(), steps, type(scheduler).__name__)
 
     return Timing("flow", None, shift, schedule, True)
+
+
+def spaced(scheduler: Any, steps: int, **settings: Any) -> Any:
+    """A new scheduler of the same settings with so many sampling steps; the one in the pipeline stays as it is."""
+    fresh = type(scheduler).from_config(scheduler.config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # diffusers' way of making arrays, with newer numpy
+        fresh.set_timesteps(steps, **settings)
+    return fresh
 
 
 def ending(found: Tensor, steps: int, name: str) -> Tensor:
