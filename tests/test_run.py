@@ -195,6 +195,37 @@ def test_two_processes_train_what_one_trains(phantom_recipe, phantom_run, tmp_pa
     assert (tmp_path / "model" / "medisyn.json").is_file()
 
 
+def test_accelerate_launch_shards_the_denoiser_over_two_processes(phantom_recipe, phantom_run, tmp_path, environment):
+    pytest.importorskip("accelerate")
+    alone, folder = without(phantom_run, "dit", tmp_path / "alone"), without(phantom_run, "dit", tmp_path / "two")
+    stages.run(recipe.read(phantom_recipe, ["parallel=sharded"]), alone, ["dit"])
+    words = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
+             "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "medisyn", "train", str(phantom_recipe), "-o", str(folder),
+             "--stages", "dit,model", "--set", "parallel=sharded"]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stderr.count("AdamW trains all weights, as Muon is not defined on shards") == 1
+    assert "Warning" not in done.stderr
+    for ours, theirs in zip(logged(folder / "dit"), logged(alone / "dit"), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-3)
+    checkpoint = Stage(folder, "dit").checkpoints()[-1]
+    assert checkpoint.name == "checkpoint-000000000096.shards" and len(list(checkpoint.glob("shard-*"))) == 2
+    ours, theirs = (load_file(home / "dit" / "network.safetensors") for home in (folder, alone))
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-4) for name in theirs) and set(ours) == set(theirs)
+    assert (folder / "model" / "medisyn.json").is_file()
+
+
+def test_a_process_that_accelerate_left_alone_says_so(monkeypatch, capsys):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    run.join_ranks()
+    assert "this is the only process" in capsys.readouterr().err
+    monkeypatch.delenv("MASTER_ADDR")
+    run.join_ranks()
+    assert capsys.readouterr().err == ""
+
+
 # ---- parts -----------------------------------------------------------------------------------------------------------
 
 def small(steps: int = 6, plan: Plan | None = None) -> tuple[Trainee, Plan]:

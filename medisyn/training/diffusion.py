@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from medisyn import flow
@@ -22,9 +22,10 @@ from medisyn.data.records import Record
 from medisyn.models.dit import Dit, DitBlock, DitConfig
 from medisyn.models.layers import ConvBlock
 from medisyn.models.text import TextEncoder, to_pieces
-from medisyn.training import batches, device
+from medisyn.training import batches, device, sharded
 from medisyn.training.ema import Ema
 from medisyn.training.latents import Latents, mirror_words
+from medisyn.training.micro import Micro, accumulate
 from medisyn.training.run import Plan, Stage, Trainee, average_gradients, learning_rate, my_share, train
 
 EMA_WIDTHS = (0.05, 0.10)
@@ -43,6 +44,7 @@ class DitSettings(BaseModel):
     stem: int = 64
     n_images: int = 300_000
     batch: int = 64
+    micro: int | None = Field(None, ge=1)   # images that pass through the network at once; None: as many as memory takes
     learning_rate: float = 1e-3         # of vectors, embeddings, convolutions (AdamW)
     matrix_learning_rate: float = 2e-3  # of the blocks' matrices (Muon, matched to AdamW's step size)
     warmup: int = 200                   # steps
@@ -102,19 +104,28 @@ class Batch:
     told: Tensor                        # (B,) bool: it has words or a style, so that guidance means something
     features: Tensor | None = None      # (B, F, h/2, w/2), of the autoencoder
 
+    def part(self, keep: slice) -> "Batch":
+        """Some of the images."""
+        return Batch(*(None if value is None else value[keep] for value in vars(self).values()))
+
 
 Feed = Callable[[int], Batch]           # the step's number -> its batch
 
 
-def split_optimizers(dit: Dit, settings: DitSettings, *more: nn.Module,
-                     where: torch.device | None = None) -> dict[str, torch.optim.Optimizer]:
-    """Muon for the blocks' matrices (Jordan et al. 2024; scaled as in arXiv:2502.16982), AdamW for the rest."""
-    matrices = [p for name, p in dit.blocks.named_parameters() if p.ndim == 2 and not name.endswith("shift")]
+def split_optimizers(dit: Dit, settings: DitSettings, *more: nn.Module, where: torch.device | None = None,
+                     matrices_apart: bool = True) -> dict[str, torch.optim.Optimizer]:
+    """Muon for the blocks' matrices (Jordan et al. 2024; scaled as in arXiv:2502.16982), AdamW for the rest.
+
+    matrices_apart: False gives all to AdamW, as for shards, on which Muon is not defined.
+    """
+    matrices = [p for name, p in dit.blocks.named_parameters() if matrices_apart and p.ndim == 2 and not name.endswith("shift")]
     chosen = {id(p) for p in matrices}
     rest = [p for network in (dit, *more) for p in network.parameters() if id(p) not in chosen]
+    adamw = device.adamw(rest, settings.learning_rate, where or torch.device("cpu"), betas=(0.9, 0.99), weight_decay=0.0)
+    if not matrices_apart:
+        return {"adamw": adamw}
     return {"muon": torch.optim.Muon(matrices, settings.matrix_learning_rate, weight_decay=0.0, momentum=0.95,
-                                     adjust_lr_fn="match_rms_adamw"),
-            "adamw": device.adamw(rest, settings.learning_rate, where or torch.device("cpu"), betas=(0.9, 0.99), weight_decay=0.0)}
+                                     adjust_lr_fn="match_rms_adamw"), "adamw": adamw}
 
 
 def batch_of(latents: Latents, known: list[Record], variants: dict[int, np.ndarray], rows: np.ndarray,
@@ -200,11 +211,12 @@ def alignment_loss(told: Tensor, features: Tensor) -> Tensor:
 def fit(stage: Stage, latents: Latents, known: list[Record], read: Reader, seed: int, settings: DitSettings,
         draw: Callable[[Dit], Image.Image] | None = None, resume: bool = True, where: torch.device | None = None,
         feed: Feed | None = None, position_size: int = 0, features: int = 0,
-        start: dict[str, Tensor] | None = None) -> tuple[dict[str, nn.Module], DitConfig] | None:
+        start: dict[str, Tensor] | None = None, shards: bool = False) -> tuple[dict[str, nn.Module], DitConfig] | None:
     """Train a denoiser; returns its moving averages by name, or None when it was stopped before its end.
 
     feed: None reads from disk. position_size: cells a side that positions are counted on, 0 the latents' own.
     features: channels of `Batch.features`, 0 where there are none. start: weights to begin from, None at random.
+    shards: every process holds a part of the network and of its averages; all weights then learn by AdamW.
     """
     where = where or torch.device("cpu")
     device.settle(where)
@@ -223,7 +235,16 @@ def fit(stage: Stage, latents: Latents, known: list[Record], read: Reader, seed:
     teacher = emas[f"ema_{EMA_WIDTHS[0]:.2f}"].network
     project = aligner(settings.width, features).to(where) if settings.align and features else None
     more = [project] if project is not None else []
-    optimizers = split_optimizers(dit, settings, *more, where=where)
+    flops = device.flops(lambda: dit(*blank(config, where))) / 2 if where.type == "cuda" else 0.0
+    device.compile_blocks(where, dit, DitBlock, ConvBlock)
+    device.compile_blocks(where, teacher, DitBlock, ConvBlock)
+    if shards:
+        stage.message(f"{stage.name}: sharded over the processes; AdamW trains all weights, as Muon is not defined on shards")
+        for network in (dit, *(ema.network for ema in emas.values())):
+            sharded.shard(network, DitBlock, methods=("look",))
+        for network in more:
+            sharded.shard(network)
+    optimizers = split_optimizers(dit, settings, *more, where=where, matrices_apart=not shards)
     trained = [p for network in (dit, *more) for p in network.parameters()]
     peaks = {"muon": settings.matrix_learning_rate, "adamw": settings.learning_rate}
     plan = Plan(settings.n_images, settings.batch, seed, settings.log_images, settings.save_seconds)
@@ -236,28 +257,30 @@ def fit(stage: Stage, latents: Latents, known: list[Record], read: Reader, seed:
     guided_from = plan.steps * (1 - settings.guided_share) if settings.guided and settings.guided_share else plan.steps
     falling = settings.decay_share if settings.decay else 0.0
     aligned_until = plan.steps * settings.align_until if project is not None else 0
-    flops = device.flops(lambda: dit(*blank(config, where))) / 2 if where.type == "cuda" else 0.0
-    device.compile_blocks(where, dit, DitBlock, ConvBlock)
-    device.compile_blocks(where, teacher, DitBlock, ConvBlock)
+    micro = Micro(settings.micro, recovers=not shards)
 
     def step(i: int) -> dict[str, Tensor]:
-        batch = feed(i)
-        v, x, w = batch.data - batch.noise, flow.interpolate(batch.noise, batch.data, batch.t), None
-        told = (batch.tokens, batch.pooled, batch.style, batch.geometry)
-        with device.half(where):
-            if i >= guided_from:
-                w = torch.rand(settings.batch, generator=device.generator(seed + 1, i, where), device=where)[share]
-                w = settings.guided * ((w - UNGUIDED) / (1 - UNGUIDED)).clamp_min(0) * batch.told
-                v = guided_target(teacher, batch, x, v, w, nothing)
-            predicted, seen = dit.look(x, batch.t, *told, w, settings.align_block if i < aligned_until else 0)
-            aligned = alignment_loss(project(seen), batch.features) if i < aligned_until else None
-        predicted = predicted.float()
-        mse = (predicted - v).square().mean()
-        angle = direction_loss(predicted, v).mean()
-        for optimizer in optimizers.values():
-            optimizer.zero_grad()
-        loss = mse + settings.direction * angle
-        (loss if aligned is None else loss + settings.align * aligned).backward()
+        whole, w = feed(i), None
+        if i >= guided_from:
+            w = torch.rand(settings.batch, generator=device.generator(seed + 1, i, where), device=where)[share]
+            w = settings.guided * ((w - UNGUIDED) / (1 - UNGUIDED)).clamp_min(0) * whole.told
+
+        def losses(keep: slice) -> dict[str, Tensor]:
+            batch, mine = whole.part(keep), None if w is None else w[keep]
+            v, x = batch.data - batch.noise, flow.interpolate(batch.noise, batch.data, batch.t)
+            told = (batch.tokens, batch.pooled, batch.style, batch.geometry)
+            with device.half(where):
+                if mine is not None:
+                    v = guided_target(teacher, batch, x, v, mine, nothing)
+                predicted, seen = dit.look(x, batch.t, *told, mine, settings.align_block if i < aligned_until else 0)
+                aligned = alignment_loss(project(seen), batch.features) if i < aligned_until else None
+            predicted = predicted.float()
+            mse = (predicted - v).square().mean()
+            loss = mse + settings.direction * direction_loss(predicted, v).mean()
+            if aligned is None:
+                return {"loss": loss, "mse": mse}
+            return {"loss": loss + settings.align * aligned, "mse": mse, "aligned": aligned}
+        found = accumulate(trained, len(whole.t), losses, micro, lambda text: stage.message(f"{stage.name}: {text}"))
         average_gradients(trained)
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         for name, optimizer in optimizers.items():
@@ -266,7 +289,7 @@ def fit(stage: Stage, latents: Latents, known: list[Record], read: Reader, seed:
             optimizer.step()
         for ema in emas.values():
             ema.update(dit, i)
-        return {"loss": mse.detach()} | ({"aligned": aligned.detach()} if aligned is not None else {})
+        return {"loss": found["mse"]} | {name: value for name, value in found.items() if name == "aligned"}
 
     def validate() -> dict[str, float]:
         found = {}
@@ -284,10 +307,21 @@ def fit(stage: Stage, latents: Latents, known: list[Record], read: Reader, seed:
     modules: dict[str, nn.Module] = {"dit": dit} | {name: ema.network for name, ema in emas.items()}
     if project is not None:
         modules["aligner"] = project
-    trainee = Trainee(step, modules, optimizers, picture if draw else None, validate, flops=flops, peak=device.peak(where))
+    trainee = Trainee(step, modules, optimizers, picture if draw else None, validate, flops=flops, peak=device.peak(where),
+                      micro=micro, sharded=shards)
     if not train(stage, plan, trainee, resume):
         return None
+    if shards:
+        for ema in emas.values():
+            ema.network = joined(ema.network, config)
     return {name: ema.network for name, ema in emas.items()}, config
+
+
+def joined(network: Dit, config: DitConfig) -> Dit:
+    """A sharded network in one piece, on rank 0; on the others one without its weights."""
+    state, plain = sharded.whole(network), Dit(config).eval().requires_grad_(False)
+    plain.load_state_dict(state, strict=bool(state))
+    return plain
 
 
 def blank(config: DitConfig, where: torch.device, n: int = 2) -> tuple[Tensor, ...]:

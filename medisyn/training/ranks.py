@@ -27,6 +27,12 @@ def join_ranks() -> None:
         torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
 
 
+def alone_by_mistake() -> bool:
+    """Whether `accelerate launch --cpu --num_processes N` started this: without MPI it starts one process of N."""
+    return os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" and "MASTER_ADDR" in os.environ and \
+        "WORLD_SIZE" not in os.environ
+
+
 def wait() -> None:
     """Until every rank has come this far."""
     if torch.distributed.is_initialized():

@@ -24,14 +24,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from medisyn.training import sealed
+from medisyn.training import ranks, sealed
 from medisyn.training.micro import Micro
 from medisyn.training.ranks import (  # noqa: F401 (whoever trains finds all of it here)
     any_rank,
     average,
     average_gradients,
     averaged,
-    join_ranks,
     my_share,
     rank,
     wait,
@@ -47,6 +46,14 @@ def say(text: str) -> None:
     """One line on stderr, from one process of many: stdout belongs to results."""
     if rank() == 0:
         print(text, file=sys.stderr, flush=True)
+
+
+def join_ranks() -> None:
+    """Meet the other processes, where there are any."""
+    ranks.join_ranks()
+    if ranks.alone_by_mistake():
+        say("this is the only process: `accelerate launch --cpu` starts several by MPI alone; use `torchrun --nproc-per-node N` "
+            "or `accelerate launch --multi_gpu`, which works on CPUs too")
 
 
 @dataclass(frozen=True)

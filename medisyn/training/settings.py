@@ -1,6 +1,6 @@
 """Settings of a whole training: a table a stage, each defined beside its owner."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -45,6 +45,7 @@ class Recipe(BaseModel):
     start: str | None = None                       # a model folder whose denoiser is trained further; None: from scratch
     threads: int | None = None                     # torch threads a process; None: torch's own choice
     device: str = "cpu"                            # "cpu", "cuda", or "auto": a GPU where there is one
+    parallel: Literal["data", "sharded"] = "data"  # several processes: each holds the whole denoiser, or a shard of it
     resident: bool = False                         # squares, latents and captions lie on the device; nothing is loaded at a step
     data: DataSettings
     model: ModelSettings = ModelSettings()

@@ -244,7 +244,7 @@ def do_dit(recipe: Recipe, folder: Path, stage: Stage, pixels: Pixels, resume: b
         start = None if resume and stage.checkpoints() else begin.denoiser(model, read, encoded, known, recipe.seed)
     feed = None if captions is None else resident.feed(encoded, known, captions, recipe.seed, settings, where)
     fitted = diffusion.fit(stage, encoded, known, read, recipe.seed, settings, lambda dit: preview(recipe, folder, pixels, dit),
-                           resume, where, feed, cells, start=start)
+                           resume, where, feed, cells, start=start, shards=recipe.parallel == "sharded")
     if fitted is None:
         return False
     networks, config = fitted
