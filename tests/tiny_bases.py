@@ -155,7 +155,7 @@ def pixart(folder: Path, kind: type = diffusers.PixArtSigmaPipeline, cells: int 
     torch.manual_seed(5)
     network = diffusers.PixArtTransformer2DModel(
         sample_size=cells, patch_size=2, in_channels=4, out_channels=8, num_layers=1, num_attention_heads=2,
-        attention_head_dim=8, cross_attention_dim=16, caption_channels=16, norm_type="ada_norm_single",
+        attention_head_dim=12, cross_attention_dim=24, caption_channels=16, norm_type="ada_norm_single",
         use_additional_conditions=cells == 128 and kind is diffusers.PixArtAlphaPipeline).eval()
     scheduler = diffusers.DPMSolverMultistepScheduler(beta_start=0.0001, beta_end=0.02, beta_schedule="linear")
     return saved(kind(t5_tokenizer(), t5(), vae(), network, scheduler), folder)

@@ -67,7 +67,7 @@ def opened(folder: Path, kind: str, parts: dict[str, Any]) -> Any:
             weights = refuse_pickles(folder / name)
             if weights and all(".fp16." in path.name for path in weights):
                 variant = "fp16"
-    more: dict[str, Any] = {name: None for name in UNUSED if name in parts}
+    more: dict[str, Any] = {name: None for name, part in parts.items() if name in UNUSED or part == [None, None]}
     if "safety_checker" in parts:
         more["requires_safety_checker"] = False
     import diffusers
