@@ -40,7 +40,7 @@ def test_two_readers_finish_a_study_and_their_answers_come_through(tmp_path, com
         done = subprocess.run(["node", HERE / "browser" / "room.mjs", tmp_path / "links.json", shots, MODULES, CHROMIUM,
                                tmp_path / "told.json"], text=True, capture_output=True, timeout=500, check=False)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    assert done.stdout.count("ok ") == 11
+    assert done.stdout.count("ok ") == 12
     study, pressed = made["real-or-synthetic"], json.loads((tmp_path / "told.json").read_text())["told"]
     given = responses.read(study)
     assert len(given) == 2 * len(study.cases) == 40

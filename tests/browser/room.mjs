@@ -218,6 +218,18 @@ await check("390 pixels are wide enough, by touch", async () => {
   }
 });
 
+await check("a phone that lies shows the image beside the question", async () => {
+  for (const design of ["two-alternatives", "alignment"]) {
+    const page = await open({ viewport: { width: 844, height: 390 }, hasTouch: true, isMobile: true, deviceScaleFactor: 2 });
+    await page.goto(`${addresses[design]}/login#${links[design][0]}`);
+    await come(page, 2);
+    const [stage, asked] = [await page.locator(".stage").last().boundingBox(), await page.locator(".choice").first().boundingBox()];
+    assert.ok(asked.x >= stage.x + stage.width && asked.y + asked.height <= 390 && stage.y + stage.height <= 390, design);
+    assert.ok(await page.evaluate(() => document.documentElement.scrollWidth) <= 844, design);
+    await page.context().close();
+  }
+});
+
 await check("two images stand side by side, and a sentence above its question", async () => {
   for (const design of ["two-alternatives", "alignment"]) {
     const page = await open();
