@@ -58,7 +58,7 @@ class Summary:
     counts: dict[str, dict[str, Counter]]  # `records.counts` of this source
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Task:
     """One image to be read, reduced and written."""
 
@@ -108,7 +108,9 @@ def ingest(source_name: str, folder: Path, out: Path, limit: int | None = None, 
         (out / NOTES).mkdir(exist_ok=True)
         with locked(out / NOTES / f"{source.name}.lock", f"{source.name} is being ingested into {out} by another run"):
             tasks = tasks_of(source.name, tree, out, kept, reading, key, policy, released(home, out))
+            del found, wanted  # memory for a million images
             done, reasons, resumed = decode_all(source.name, out, tasks, workers, progress, run_on, address)
+            del tasks
             unfit += [Unfit(kept[name].file_name, reason) for name, reason in reasons.items()]
             looks = ledger.looks(ledger.path_of(out, source.name), done)
             finished = finish(source, {name: kept[name] for name in looks.names}, looks, key, policy)
