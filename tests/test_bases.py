@@ -217,6 +217,24 @@ def test_a_network_put_in_place_of_another_is_used(folders, tmp_path):
     assert torch.equal(ours(bases.load(tmp_path)), ours(base))
 
 
+@pytest.mark.parametrize("name", [*tiny_bases.FAMILIES, "medisyn"])
+def test_all_work_is_done_where_the_networks_are(folders, name):
+    """On torch's device without memory, which takes no tensor of the CPU beside its own, as a GPU takes none."""
+    base = bases.load(folders.get(name, SHIPPED))
+    side, told = (base.image_size if name == "medisyn" else SIDE), base.read([PROMPT, "", PROMPT])
+    for network in base.networks.values():
+        network.to("meta")
+    if name == "pixart":  # transformers looks into T5's mask, where nothing can be seen
+        told = {key: value.to("meta") for key, value in told.items()}
+    else:
+        told = base.read([PROMPT, "", PROMPT])
+    cells = side // base.factor
+    x, t = torch.empty(3, base.latent_channels, cells, cells, device="meta"), torch.empty(3, device="meta")
+    found = (*told.values(), velocities.velocity(base, told)(x, t), velocities.weight(base, t), base.decode(x),
+             *base.encode(torch.empty(3, 3, side, side, device="meta")), velocities.start(base, x, velocities.times(base, 4, side)))
+    assert {value.device.type for value in found} == {"meta"}
+
+
 def test_our_own_model_is_a_base_like_any_other(tmp_path):
     base, model = bases.load(SHIPPED), checkpoint.load(SHIPPED)
     told, x, t = base.read([PROMPT, ""]), torch.randn(2, 8, 16, 16), torch.tensor([0.2, 0.7])
@@ -308,6 +326,36 @@ def test_sixteen_bits_reach_the_latent(folders):
     assert base.encode(image)[0].dtype == torch.float32
     made = (base.decode(noise_for(base)) / 2 + 0.5) * 255
     assert (made - made.round()).abs().mean() > 0.1
+
+
+def test_tokenizers_as_older_folders_hold_them(folders, tmp_path):
+    """CLIP's vocab.json and merges.txt, and T5's spiece.model."""
+    pipe = diffusers.DiffusionPipeline.from_pretrained(folders["sd3"])
+    pipe.save_pretrained(tmp_path / "sd3")
+    for name in ("tokenizer", "tokenizer_2"):
+        model = json.loads((tmp_path / "sd3" / name / "tokenizer.json").read_text())["model"]
+        shutil.rmtree(tmp_path / "sd3" / name)
+        (tmp_path / "sd3" / name).mkdir()
+        (tmp_path / "sd3" / name / "vocab.json").write_text(json.dumps(model["vocab"]))
+        (tmp_path / "sd3" / name / "merges.txt").write_text("#version: 0.2\n" + "\n".join(map(" ".join, model["merges"])) + "\n")
+        written = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "pad_token": "<|endoftext|>"}
+        (tmp_path / "sd3" / name / "tokenizer_config.json").write_text(json.dumps(written))
+    base, known = bases.load(tmp_path / "sd3"), bases.load(folders["sd3"])
+    assert torch.equal(base.read([PROMPT])["tokens"], known.read([PROMPT])["tokens"])
+    third = tmp_path / "sd3" / "tokenizer_3"
+    shutil.rmtree(third)
+    third.mkdir()
+    (tmp_path / "corpus.txt").write_text("\n".join(tiny_bases.SENTENCES * 20))
+    sentencepiece = pytest.importorskip("sentencepiece")
+    sentencepiece.SentencePieceTrainer.train(input=str(tmp_path / "corpus.txt"), model_prefix=str(third / "spiece"), vocab_size=45,
+                                             pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2)
+    (third / "spiece.vocab").unlink()
+    (third / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "T5Tokenizer", "extra_ids": 0,
+                                                             "model_max_length": 512}))
+    base = bases.load(tmp_path / "sd3")
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(third / "spiece.model"))
+    assert base.pipeline.tokenizer_3(PROMPT).input_ids == [*pieces.encode(PROMPT), 1]
+    assert (ours(base) - theirs(base)).abs().max() < 1e-4
 
 
 def test_a_folder_in_half_precision_is_computed_with_in_single(folders, tmp_path):
