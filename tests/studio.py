@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import os
 import socket
 import sys
 import threading
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from medisyn.data import images, prompts, records
 from medisyn.data.provenance import Drawn, Guarded, Provenance
@@ -19,6 +21,20 @@ from medisyn.web.queue import Outcome
 from medisyn.web.settings import Settings
 
 BASE = "http://127.0.0.1:8000"
+POSTGRES = os.environ.get("MEDISYN_TEST_POSTGRES")
+DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.skipif(
+    not POSTGRES, reason="MEDISYN_TEST_POSTGRES names no PostgreSQL database"))]
+
+
+def database_of(kind: str) -> str:
+    """The address of a database of DATABASES; "": SQLite in a folder of one's own. The one of PostgreSQL is emptied."""
+    if kind == "sqlite":
+        return ""
+    engine = database.connect(POSTGRES)
+    database.META.drop_all(engine)
+    database.META.create_all(engine)
+    engine.dispose()
+    return POSTGRES
 
 
 def squares(folder: Path, seconds: float = 0.0) -> worker.Make:

@@ -22,9 +22,10 @@ from medisyn.web.settings import Limits  # noqa: E402
 PNEUMONIA = {"prompt": "chest X-ray with pneumonia", "n": 3, "seed": 5}
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    return studio.settings(tmp_path_factory.mktemp("studio"), limits=Limits(waiting=6, steps=50, images=500))
+@pytest.fixture(scope="module", params=studio.DATABASES)
+def home(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("studio")
+    return studio.settings(folder, limits=Limits(waiting=6, steps=50, images=500), database=studio.database_of(request.param))
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """The queue in the database: order, limits, cancelling, and what a dead worker left behind; on SQLite, and on PostgreSQL."""
 
-import os
 import threading
 import time
 from pathlib import Path
@@ -16,16 +15,11 @@ from medisyn.web.gallery import Filter  # noqa: E402
 from medisyn.web.settings import Limits  # noqa: E402
 
 LIMITS = Limits(waiting=3)
-POSTGRES = os.environ.get("MEDISYN_TEST_POSTGRES")
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.skipif(
-    not POSTGRES, reason="MEDISYN_TEST_POSTGRES names no PostgreSQL database"))])
+@pytest.fixture(params=studio.DATABASES)
 def engine(request, tmp_path):
-    opened = database.connect(POSTGRES if request.param == "postgresql" else f"sqlite:///{tmp_path}/jobs.db")
-    if request.param == "postgresql":
-        database.META.drop_all(opened)
-        database.META.create_all(opened)
+    opened = database.connect(studio.database_of(request.param) or f"sqlite:///{tmp_path}/jobs.db")
     yield opened
     opened.dispose()
 
