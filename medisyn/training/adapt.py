@@ -30,10 +30,19 @@ class Tuned(nn.Module):
         decayed, held = ([w for name, w in self.weights.items() if (name in self.held) == still] for still in (False, True))
         return [{"params": decayed, "weight_decay": decay}] + ([{"params": held, "weight_decay": 0.0}] if held else [])
 
+    def found_again(self, base: Base) -> "Tuned":
+        """The same names in the base's networks as they are now: to shard a network is to put other tensors there."""
+        learning = {}
+        for key in self.weights:
+            name, _, rest = key.partition("|")
+            learning[f"{name}.{rest.replace('|', '.')}"] = base.networks[name].get_parameter(rest.replace("|", "."))
+        return Tuned(learning, [name.replace("|", ".") for name in self.held])
+
     @torch.no_grad()
     def take(self, other: "Tuned") -> None:
         """Become a copy of another one of the same shape."""
-        torch._foreach_copy_(list(self.parameters()), list(other.parameters()))
+        for mine, theirs in zip(self.parameters(), other.parameters(), strict=True):  # shards know no copy of many at once
+            mine.copy_(theirs)
 
 
 @contextlib.contextmanager
@@ -45,7 +54,8 @@ def as_if(tuned: Tuned, other: Tuned) -> Iterator[None]:
         yield
     finally:
         with torch.no_grad():
-            torch._foreach_copy_(list(tuned.parameters()), kept)
+            for weight, before in zip(tuned.parameters(), kept, strict=True):
+                weight.copy_(before)
 
 
 def thaw(base: Base, method: MethodSettings, seed: int) -> Tuned:

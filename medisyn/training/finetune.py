@@ -22,7 +22,7 @@ from medisyn.models import bases
 from medisyn.models.bases import Base
 from medisyn.training import adapt, batches, cache, device, keeping, prior, tune
 from medisyn.training.finetune_settings import FinetuneRecipe
-from medisyn.training.run import Stage, join_ranks, rank, say, wait, write_json
+from medisyn.training.run import Stage, join_ranks, rank, say, wait, world, write_json
 from medisyn.training.stages import counter
 
 STAGES = ("cache", "prior", "tune", "model", "guard")
@@ -47,20 +47,25 @@ def run(recipe: FinetuneRecipe, folder: Path, stages: Sequence[str] = STAGES, re
     stage = Stage(folder, "tune")
     tuned = adapt.thaw(base, recipe.method, recipe.seed)
     if "tune" in stages and not (resume and stage.finished()):
-        watch = tune.fit(stage, base, tuned, lesson, recipe.seed, side, recipe.method, recipe.tune, where, resume,
-                         lambda: preview(recipe, base, known, side, where))
-        if watch is None:
+        shards = recipe.parallel == "sharded" and world() > 1
+        fitted = tune.fit(stage, base, tuned, lesson, recipe.seed, side, recipe.method, recipe.tune, where, resume,
+                          lambda: preview(recipe, base, known, side, where), shards)
+        if fitted is None:
             return None
+        watch, state = fitted
         if rank() == 0:
-            keeping.keep(stage, tuned, watch)
+            keeping.keep(stage, state, watch)
             say(f"tune: {watch.told()}")
+            if shards:
+                base = opened(recipe, torch.device("cpu"))
+                tuned = adapt.thaw(base, recipe.method, recipe.seed)
     elif stage.finished():
         say("tune: done before, passed over")
-        keeping.restore(stage, tuned)
     wait()
     if rank() == 0 and {"model", "guard"} & set(stages):
         if not stage.finished():
             raise ValueError(f"stage tune is not finished in {folder}; run it first, or leave --stages out to run all in order")
+        keeping.restore(stage, tuned)
         if "model" in stages:
             keeping.export(recipe, base, [r for _, r in known], side, folder / "model")
         if "guard" in stages:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from medisyn.data.records import Record
 from medisyn.data.understanding import support_table
@@ -30,10 +31,9 @@ from medisyn.training.stages import training_data
 from medisyn.training.watch import Watch
 
 
-def keep(stage: Stage, tuned: Tuned, watch: Watch) -> None:
+def keep(stage: Stage, state: dict[str, Tensor], watch: Watch) -> None:
     """The weights that learnt, beside the stage's checkpoints."""
-    save_file({name: value.detach().cpu().contiguous().clone() for name, value in tuned.state_dict().items()},
-              stage.folder / "network.safetensors")
+    save_file({name: value.contiguous().clone() for name, value in state.items()}, stage.folder / "network.safetensors")
     stage.finish({"told": watch.told(), "best_at": int(watch.best_at), "held_out": float(watch.lowest),
                   "before": dict(zip(("train", "held_out"), watch.before.tolist(), strict=True))})
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from medisyn import flow, velocities
 from medisyn.data.records import Record
 from medisyn.models.bases import Base, Told
-from medisyn.training import batches, device
+from medisyn.training import batches, device, sharded
 from medisyn.training.adapt import Tuned, as_if
 from medisyn.training.cache import Cache
 from medisyn.training.ema import Ema
@@ -190,17 +190,25 @@ def watched_loss(base: Base, lesson: Lesson, groups: list[list[int]], seed: int,
 
 def fit(stage: Stage, base: Base, tuned: Tuned, lesson: Lesson, seed: int, side: int, method: MethodSettings,
         settings: TuneSettings, where: torch.device, resume: bool = True,
-        draw: Callable[[], Image.Image] | None = None) -> Watch | None:
-    """Train until the images are seen or memorising begins; the networks then have the best weights. None: stopped before."""
+        draw: Callable[[], Image.Image] | None = None, shards: bool = False) -> tuple[Watch, dict[str, Tensor]] | None:
+    """Train until the images are seen or memorising begins; what was seen and the best weights, on rank 0. None: stopped before.
+
+    shards: every process holds a part of the denoiser, of what it learns and of the averages.
+    """
     device.settle(where)
-    ema, watch = Ema(tuned, settings.ema_width), Watch(tuned, settings.gap, settings.patience)
-    optimizer = device.adamw(tuned.groups(settings.weight_decay), settings.learning_rate, where, betas=(0.9, 0.99))
-    plan, micro = Plan(settings.n_images, settings.batch, seed, settings.log_images, settings.save_seconds), Micro(settings.micro)
-    groups = watched(lesson, settings.watched)
     network = base.networks[base.denoiser]
-    device.compile_blocks(where, network, *{type(part) for part in network.modules() if type(part).__name__ in BLOCKS})
+    kinds = {type(part) for part in network.modules() if type(part).__name__ in BLOCKS}
+    device.compile_blocks(where, network, *kinds)
     if settings.checkpointing:
         network.enable_gradient_checkpointing()
+    if shards:
+        sharded.shard(network.to(memory_format=torch.contiguous_format), *kinds)
+        tuned = tuned.found_again(base)
+    ema, watch = Ema(tuned, settings.ema_width), Watch(tuned, settings.gap, settings.patience)
+    optimizer = device.adamw(tuned.groups(settings.weight_decay), settings.learning_rate, where, betas=(0.9, 0.99))
+    plan = Plan(settings.n_images, settings.batch, seed, settings.log_images, settings.save_seconds)
+    micro = Micro(settings.micro, recovers=not shards)
+    groups = watched(lesson, settings.watched)
     if not (resume and stage.checkpoints()):
         watch.begin(*(watched_loss(base, lesson, groups[name], seed, where) for name in ("train", "held_out")))
 
@@ -216,11 +224,11 @@ def fit(stage: Stage, base: Base, tuned: Tuned, lesson: Lesson, seed: int, side:
 
     trainee = Trainee(step_of(base, lesson, tuned, ema, optimizer, micro, seed, side, method, settings, plan.steps, where),
                       {"tuned": tuned, "ema": ema.network, "watch": watch}, {"adamw": optimizer}, picture if draw else None,
-                      validate, peak=device.peak(where), enough=watch.enough, micro=micro)
+                      validate, peak=device.peak(where), enough=watch.enough, micro=micro, sharded=shards)
     if not train(stage, plan, trainee, resume):
         return None
     tuned.take(watch.best)
-    return watch
+    return watch, sharded.whole(tuned)
 
 
 @contextlib.contextmanager
