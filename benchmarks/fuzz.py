@@ -22,6 +22,7 @@ import sys
 import tarfile
 import tempfile
 import time
+import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable
@@ -133,6 +134,21 @@ def slides() -> list[Seed]:
     return found
 
 
+def dicom_slides() -> list[Seed]:
+    import pydicom
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+    import whole_slides
+    pixels, found = np.full((300, 400, 3), 240, np.uint8), []
+    pixels[:256, :300] = (190, 60, 150)
+    for compressed in (False, True):
+        out = io.BytesIO()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            pydicom.dcmwrite(out, whole_slides.image(pixels, 0.5, "VOLUME", "1.2.3", compressed, 1), enforce_file_format=True)
+        found.append((".dcm", out.getvalue()))
+    return found
+
+
 def packs() -> list[Seed]:
     png, found = encoded("PNG", Image.fromarray(gray())), []
     for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
@@ -161,6 +177,13 @@ def read_parts(path: Path, module: str) -> int:
         picture = parts.open_part(path.parent, f"{path.name}#{part}" if part else path.name).picture
         given += expect_picture(picture)
     return given
+
+
+def read_slide(path: Path) -> int:
+    """The same of a DICOM slide, as its source reads one."""
+    from medisyn.data.sources import shards
+    return sum(expect_picture(parts.open_part(path.parent, f"{path.name}{part}").picture)
+               for part, _, _ in islice(shards.tiles(path), PARTS))
 
 
 def read_frame(path: Path, module: str) -> int:
@@ -197,7 +220,7 @@ READERS: dict[str, tuple[Callable[[], list[Seed]], Callable[[Path], int]]] = {
     "raster": (rasters, read_raster), "dicom": (dicoms, lambda path: read_frame(path, "dicom")),
     "nifti": (niftis, lambda path: read_frame(path, "nifti")), "video": (videos, lambda path: read_parts(path, "video")),
     "tables": (tables, lambda path: read_parts(path, "tables")), "slides": (slides, lambda path: read_parts(path, "slides")),
-    "archives": (packs, read_archive)}
+    "dicom_slides": (dicom_slides, read_slide), "archives": (packs, read_archive)}
 
 
 # Damage

@@ -94,6 +94,14 @@ def test_a_tile_that_cannot_be_had_says_why(tmp_path, part, message):
         slides.picture(tmp_path / "a.tif", part)
 
 
+def test_a_slide_that_claims_more_pixels_than_its_bytes_can_hold_is_refused_at_once(tmp_path):
+    path = slide(tmp_path / "a.tif", levels=1)
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        file.pages[0].tags["ImageWidth"].overwrite(10_000_000)
+    with pytest.raises(ValueError, match="more pixels than its bytes"):
+        list(slides.parts(path))
+
+
 def test_a_slide_without_a_scale_is_refused(tmp_path):
     with pytest.raises(ValueError, match="how many micrometres"):
         list(slides.parts(slide(tmp_path / "a.tif", microns=None)))
@@ -215,6 +223,18 @@ def test_a_ct_among_slides_and_a_broken_dicom_slide_are_said(tmp_path):
     reasons = {row["file"]: row["reason"] for row in ingest.quarantined(tmp_path / "out")}
     assert summary.written == 8 and set(reasons) == {"ct.dcm", "cut/a.dcm"}
     assert "no whole slide" in reasons["ct.dcm"] and "\n" not in "".join(reasons.values())
+
+
+@pytest.mark.parametrize("tags, message", [
+    ({"TotalPixelMatrixColumns": 2**31 - 1}, "more pixels than its tiles hold"), ({"TotalPixelMatrixRows": 0}, "does not describe"),
+    ({"NumberOfFrames": 3}, "more pixels than its tiles hold"), ({"Columns": 0}, "does not describe")])
+def test_a_header_that_claims_more_than_its_tiles_is_refused(tmp_path, tags, message):
+    pytest.importorskip("wsidicom")
+    path = whole_slides.written(tmp_path, pixels(), levels=1, label=False, **tags)[0]
+    with pytest.raises(ValueError, match=message):
+        list(slides.parts(path))
+    summary = ingest.ingest("slides", tmp_path, tmp_path / "out", workers=1)
+    assert (summary.written, summary.quarantined) == (0, 1)
 
 
 def test_what_tiffslide_cannot_read_openslide_reads(tmp_path, monkeypatch):

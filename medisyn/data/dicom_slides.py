@@ -9,6 +9,7 @@ from pathlib import Path
 
 from medisyn.data import deidentify, headers
 from medisyn.data.dicom_file import library, quiet, whole
+from medisyn.data.windows import Refused
 
 WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"    # VL Whole Slide Microscopy Image Storage
 APART = {"LABEL", "OVERVIEW", "THUMBNAIL", "LOCALIZER"}
@@ -31,11 +32,17 @@ def _floor(path: str, size: int, mtime_ns: int) -> Floor | None:
     header = header_of(Path(path))
     said = deidentify.facts_header(header)
     if said.get("SOPClassUID") != WHOLE_SLIDE:
-        raise ValueError("it is no whole slide; `medisyn ingest dicom` reads other DICOM files")
+        raise Refused("it is no whole slide; `medisyn ingest dicom` reads other DICOM files")
     kinds = {str(kind).upper() for kind in said.get("ImageType", ())}
     if "VOLUME" not in kinds or kinds & APART:
         return None
-    return str(said.get("SeriesInstanceUID", "")), whole(header, "TotalPixelMatrixColumns", 0)
+    across, down, columns, rows, frames = (whole(header, name, 0) for name in (
+        "TotalPixelMatrixColumns", "TotalPixelMatrixRows", "Columns", "Rows", "NumberOfFrames"))
+    if min(across, down, columns, rows, frames) < 1:
+        raise Refused("its header does not describe a slide (pixels of the whole and of a tile, number of tiles)")
+    if header.get("DimensionOrganizationType") == "TILED_FULL" and -(-across // columns) * -(-down // rows) > frames:
+        raise Refused("its header says more pixels than its tiles hold")
+    return str(said.get("SeriesInstanceUID", "")), across
 
 
 def floors(path: Path) -> list[Path]:
@@ -66,7 +73,7 @@ def facts(path: Path) -> dict[str, object]:
                            for specimen in headers.items(header, "SpecimenDescriptionSequence"))
             return {**({"technique": None} if prepared else {}), **headers.facts(header)}
     except Exception as error:  # whatever a broken file does to its reader
-        raise ValueError(f"its header is not readable DICOM ({type(error).__name__})") from None
+        raise Refused(f"its header is not readable DICOM ({type(error).__name__})") from None
 
 
 def header_of(path: Path) -> object:
@@ -75,4 +82,4 @@ def header_of(path: Path) -> object:
         with quiet():
             return library().dcmread(path, stop_before_pixels=True)
     except Exception as error:
-        raise ValueError(f"its header is not readable DICOM ({type(error).__name__})") from None
+        raise Refused(f"its header is not readable DICOM ({type(error).__name__})") from None

@@ -23,6 +23,8 @@ LEAST_TISSUE = 0.5     # of a tile's area
 LEAST_SATURATION = 18  # of 255: glass and paper stay below, whatever Otsu's threshold says of a slide without tissue
 MASK_MICRONS = 32.0    # a pixel of the tissue mask
 MOST_PIXELS = 2**34    # of the level that the mask is made from: 131,072 a side, an hour's decoding
+MOST_SQUEEZED = 2000   # bytes of pixels a byte of the file: deflate and JPEG reach 1000 where nothing is to be seen
+APART = (".mrxs", ".vms", ".vmu")  # their pixels lie in other files
 BLOCK = 2048           # pixels a side that are read at a time for the mask
 FINER = 0.98           # a tile may be this much finer than the slide: scanners state 0.2527 for 0.25
 FACTS = {"image_type": "histopathology", "technique": "haematoxylin_eosin"}  # the routine stain; a mapping says another
@@ -77,6 +79,8 @@ def opened(path: Path) -> tuple[Any, list[Level], float]:
             raise Refused("the slide does not say how many micrometres a pixel is wide")
         levels = [Level(number, size, scale) for number, (size, scale)
                   in enumerate(zip(held.level_dimensions, held.level_downsamples, strict=True))]
+        if path.suffix.lower() not in APART and 3 * levels[0].size[0] * levels[0].size[1] > MOST_SQUEEZED * path.stat().st_size:
+            raise Refused("its header says more pixels than its bytes can hold")
         return held, levels, float(microns)
     except BaseException:
         held.close()
