@@ -231,6 +231,56 @@ def test_images_keep_their_aspect_in_buckets(base, collection, tmp_path, written
     assert (tmp_path / "run" / "tune" / "done.json").is_file()
 
 
+def test_another_text_encoder_reads_through_a_projection_that_learns(written, tmp_path):
+    bert = tiny_bases.bert(tmp_path / "bert")
+    model = taught(written("sd"), tmp_path / "run", f'text_encoder="{bert}"')
+    after = bases.load(model)
+    assert type(after.networks["text_encoder"]).__name__ == "BertModel" and "projection" in after.networks
+    fresh = finetune.opened(recipe.read(written("sd"), [f'text_encoder="{bert}"']), torch.device("cpu"))
+    assert not torch.equal(next(after.networks["projection"].parameters()), next(fresh.networks["projection"].parameters()))
+    (made,) = medisyn.load(model).generate(PROMPT, seed=1)
+    assert np.isfinite(made.image).all()
+
+
+def test_training_ends_before_images_are_known_by_heart(written, tmp_path, capsys):
+    path = written("sd", "full")
+    finetune.run(recipe.read(path, ["tune.gap=-1.0", "tune.patience=1", "tune.n_images=400"]), tmp_path / "run")
+    assert "tune: held-out loss lagged behind" in capsys.readouterr().err
+    rows = [json.loads(line) for line in (tmp_path / "run" / "tune" / "log.jsonl").read_text().splitlines()]
+    assert [row["n_images"] for row in rows] == [12]
+    plain, kept = bases.load(recipe.read(path).base), bases.load(tmp_path / "run" / "model")   # no weights were better: the base's
+    pairs = zip(plain.networks["unet"].parameters(), kept.networks["unet"].parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_a_base_draws_as_it_comes_and_says_that_nothing_of_its_training_is_known(base):
+    maker = medisyn.load(base("sd"))
+    plan = maker.plan(PROMPT)
+    assert plan.read_as == PROMPT and "was never trained on" in plan.warnings[0]
+    (made,) = maker.generate(PROMPT, seed=1, steps=2)
+    again = maker.remake(made.record.provenance)
+    assert np.array_equal(made.image, again.image)
+
+
+def test_a_base_that_changed_since_it_was_taught_is_refused(base, written, tmp_path):
+    moved = Path(shutil.copytree(base("sd"), tmp_path / "moved"))
+    model = taught(written(moved), tmp_path / "run")
+    config = moved / "unet" / "config.json"
+    config.write_text(config.read_text() + "\n")
+    with pytest.raises(ValueError, match="whose files have changed since it was taught"):
+        medisyn.load(model)
+
+
+@pytest.mark.parametrize("change, said", [
+    ("method.trian=\"full\"", "unknown key 'method.trian'; did you mean 'train'"),
+    ("method.prior_images=8 method.prior_share=0.1", "less than one image; raise one of them"),
+    ("data.n=1", "greater than or equal to 2"),
+    ("base=\"/nowhere/at/all\"", "is no folder, nor a hub id")])
+def test_what_does_not_fit_is_said_in_a_sentence(change, said, written, tmp_path):
+    with pytest.raises((ValueError, FileNotFoundError), match=said):
+        finetune.run(recipe.read(written("sd"), change.split(" ")), tmp_path / "run")
+
+
 # ---- resume -----------------------------------------------------------------------------------------------------------
 
 class Killed(BaseException):
