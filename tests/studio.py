@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from medisyn.data import images, prompts, records
 from medisyn.data.provenance import Drawn, Guarded, Provenance
@@ -119,6 +120,15 @@ def live(told: Settings, seconds: float = 0.0, keeping: Callable | None = None) 
     finally:
         server.should_exit = True
         thread.join(10)
+
+
+def shrunk(folder: Path, names: str) -> None:
+    """Screenshots with 256 colours each: they stay in the repository's history for ever."""
+    for path in folder.glob(names):
+        with Image.open(path) as opened:
+            small = opened.convert("RGB").quantize(256, dither=Image.Dither.NONE) if opened.mode != "P" else None
+        if small is not None:
+            small.save(path, optimize=True)
 
 
 def finished(told: Settings) -> None:

@@ -40,3 +40,4 @@ def test_a_new_user_in_a_browser(tmp_path):
                               text=True, capture_output=True, timeout=500, check=False)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert done.stdout.count("ok ") == 19
+    studio.shrunk(shots, "studio-*.png")

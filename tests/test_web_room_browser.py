@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import studies
+import studio
 
 pytest.importorskip("fastapi")
 HERE = Path(__file__).parent
@@ -41,6 +42,7 @@ def test_two_readers_finish_a_study_and_their_answers_come_through(tmp_path, com
                                tmp_path / "told.json"], text=True, capture_output=True, timeout=500, check=False)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert done.stdout.count("ok ") == 12
+    studio.shrunk(shots, "room-*.png")
     study, pressed = made["real-or-synthetic"], json.loads((tmp_path / "told.json").read_text())["told"]
     given = responses.read(study)
     assert len(given) == 2 * len(study.cases) == 40
