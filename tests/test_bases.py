@@ -110,6 +110,13 @@ def test_stable_diffusion_as_it_came_is_ddim(folders, tmp_path):
     assert (ours(base) - theirs(base)).abs().max() < 1e-4
 
 
+def test_a_last_step_without_signal_is_the_pipelines(folders):
+    """As well as float32 allows diffusers: its x is then 4,096 times the noise."""
+    scheduler = tiny_bases.sd_scheduler(prediction_type="v_prediction", timestep_spacing="trailing", rescale_betas_zero_snr=True)
+    base = with_scheduler(bases.load(folders["sd_v"]), scheduler)
+    assert (ours(base) - theirs(base)).abs().max() < 1e-3
+
+
 def test_a_moving_shift_is_sd3s(folders):
     base = with_scheduler(bases.load(folders["sd3"]), diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True))
     assert (ours(base) - theirs(base)).abs().max() < 1e-4

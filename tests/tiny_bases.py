@@ -3,14 +3,13 @@
     folder = tiny_bases.FAMILIES["sd"](tmp_path / "sd")
 """
 
-import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import diffusers
 import torch
 import transformers
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 SIDE = 32       # pixels of a tiny base's image
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789-,."
@@ -19,15 +18,14 @@ SENTENCES = ["chest x-ray with pneumonia, frontal view", "brain mri, axial, with
 
 
 def clip_tokenizer() -> transformers.CLIPTokenizer:
-    """Byte pairs with CLIP's word ends, learnt from a few sentences."""
-    learner = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token="<|endoftext|>"))
-    learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=["<|startoftext|>", "<|endoftext|>"], show_progress=False,
-                                  initial_alphabet=list(LETTERS), end_of_word_suffix="</w>")
-    learner.train_from_iterator(SENTENCES, trainer)
-
-    state = json.loads(learner.to_str())["model"]
-    return transformers.CLIPTokenizer(vocab=state["vocab"], merges=[tuple(m) for m in state["merges"]], model_max_length=77)
+    """Byte pairs with CLIP's word ends: each word of the sentences is put together from its beginning."""
+    merges: dict[tuple[str, str], None] = {}
+    for word in sorted({word for sentence in SENTENCES for word in re.findall("[a-z]+", sentence)}):
+        letters = [*word[:-1], word[-1] + "</w>"]
+        merges |= {("".join(letters[:k]), letters[k]): None for k in range(1, len(letters))}
+    pieces = ["<|startoftext|>", "<|endoftext|>", *LETTERS, *(f"{letter}</w>" for letter in LETTERS), *map("".join, merges)]
+    vocabulary = {piece: k for k, piece in enumerate(dict.fromkeys(pieces))}
+    return transformers.CLIPTokenizer(vocab=vocabulary, merges=list(merges), model_max_length=77)
 
 
 def t5_tokenizer() -> transformers.T5Tokenizer:
@@ -45,7 +43,7 @@ def gemma_tokenizer() -> transformers.GemmaTokenizer:
 
 def clip_text(width: int = 16, projection: int | None = None, seed: int = 0) -> transformers.PreTrainedModel:
     torch.manual_seed(seed)
-    config = transformers.CLIPTextConfig(vocab_size=202, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2,
+    config = transformers.CLIPTextConfig(vocab_size=400, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2,
                                          num_attention_heads=2, projection_dim=projection or width, bos_token_id=0,
                                          eos_token_id=1, pad_token_id=1)
     kind = transformers.CLIPTextModelWithProjection if projection else transformers.CLIPTextModel
@@ -97,8 +95,8 @@ def sd(folder: Path, scheduler: object = None, colours: int = 3) -> Path:
 
 
 def sd_v(folder: Path) -> Path:
-    """Stable Diffusion 2.1's kind: v-prediction, trailing steps, no signal left in the last."""
-    return sd(folder, sd_scheduler(prediction_type="v_prediction", timestep_spacing="trailing", rescale_betas_zero_snr=True))
+    """Stable Diffusion 2.1's kind: v-prediction, here at trailing steps."""
+    return sd(folder, sd_scheduler(prediction_type="v_prediction", timestep_spacing="trailing"))
 
 
 def sdxl(folder: Path) -> Path:

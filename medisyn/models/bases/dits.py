@@ -29,7 +29,7 @@ def sd3(source: str, pipe: Any, networks: dict[str, nn.Module]) -> Base:
 def flux(source: str, pipe: Any, networks: dict[str, nn.Module]) -> Base:
     """Flux.1: packed 2 x 2 cells, positions and distilled guidance are its own matter."""
     def encode_prompt(texts: list[str]) -> Told:
-        tokens, pooled, _ = pipe.encode_prompt(texts, device=where(networks["text_encoder"]))
+        tokens, pooled, _ = pipe.encode_prompt(texts, None, device=where(networks["text_encoder"]))
         return {"tokens": tokens, "pooled": pooled}
 
     def predict(x: Tensor, timestep: Tensor, told: Told) -> Tensor:
