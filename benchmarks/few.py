@@ -138,6 +138,7 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--base", default="medisyn/weights/medisyn-xs")
     parser.add_argument("--source", nargs="+", default=["unam_fundus_oct", "cvc_clinicdb", "head_ct"])
+    parser.add_argument("--type", nargs="+", help="only these image types")
     parser.add_argument("--n", type=int, nargs="+", default=[100, 300, 1000])
     parser.add_argument("--images", type=int, default=6000, help="to train on, repeats counted")
     parser.add_argument("--made", type=int, default=120)
@@ -154,13 +155,14 @@ def main() -> None:
         available[record.source, record.image_type] += record.split == "train"
     rows = []
     for source in args.source:
-        for image_type in sorted(kinds[source]):
+        for image_type in sorted(kinds[source] & set(args.type or kinds[source])):
             for n in dict.fromkeys(min(n, available[source, image_type]) for n in args.n):
                 row = one(args, source, image_type, n, before)
                 file = args.out / f"{row['name']}.json"
                 file.write_text(json.dumps(row, indent=2) + "\n")
                 rows.append(row)
-                (args.out / "few.md").write_text(table(rows))
+                done = [json.loads(file.read_text()) for file in sorted(args.out.glob("*.json"))]
+                (args.out / "few.md").write_text(table(done))
                 print(table(rows[-1:]), flush=True)
 
 

@@ -205,7 +205,7 @@ def fit(stage: Stage, base: Base, tuned: Tuned, lesson: Lesson, seed: int, side:
         sharded.shard(network.to(memory_format=torch.contiguous_format), *kinds)
         tuned = tuned.found_again(base)
     ema, watch = Ema(tuned, settings.ema_width), Watch(tuned, settings.gap, settings.patience)
-    optimizer = device.adamw(tuned.groups(settings.weight_decay), settings.learning_rate, where, betas=(0.9, 0.99))
+    optimizer = optimizer_of(tuned, settings, shards)
     plan = Plan(settings.n_images, settings.batch, seed, settings.log_images, settings.save_seconds)
     micro = Micro(settings.micro, recovers=not shards)
     groups = watched(lesson, settings.watched)
@@ -229,6 +229,11 @@ def fit(stage: Stage, base: Base, tuned: Tuned, lesson: Lesson, seed: int, side:
         return None
     tuned.take(watch.best)
     return watch, sharded.whole(tuned)
+
+
+def optimizer_of(tuned: Tuned, settings: TuneSettings, shards: bool = False) -> torch.optim.AdamW:
+    """AdamW in one kernel, on a CPU too; shards are updated one by one."""
+    return torch.optim.AdamW(tuned.groups(settings.weight_decay), settings.learning_rate, betas=(0.9, 0.99), fused=not shards)
 
 
 @contextlib.contextmanager
