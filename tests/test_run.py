@@ -316,3 +316,24 @@ def test_shares_of_a_batch_join_to_the_whole(monkeypatch):
     assert held == list(range(12))
     with pytest.raises(ValueError, match="a batch of 13 cannot be shared by 3 processes"):
         run.my_share(13)
+
+
+def test_a_fused_optimizer_goes_on_bit_for_bit_where_weights_lie_channels_last(tmp_path):
+    """It walks weights and averages as they lie in memory, so a restored average must lie as its weight does."""
+    def trainee() -> Trainee:
+        torch.manual_seed(0)
+        network = torch.nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last)
+        optimizer = torch.optim.AdamW(network.parameters(), 1e-2, fused=True)
+
+        def step(i: int) -> dict[str, torch.Tensor]:
+            loss = network(torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(i))).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return {"loss": loss.detach()}
+        return Trainee(step, {"network": network}, {"adamw": optimizer})
+    whole, cut, again = trainee(), trainee(), trainee()
+    assert run.train(Stage(tmp_path, "whole", figures=False), Plan(12, 2, save_seconds=0), whole)
+    assert run.train(Stage(tmp_path, "cut", figures=False), Plan(6, 2, save_seconds=0), cut)
+    assert run.train(Stage(tmp_path, "cut", figures=False), Plan(12, 2, save_seconds=0), again)
+    assert torch.equal(whole.modules["network"].weight, again.modules["network"].weight)

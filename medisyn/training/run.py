@@ -353,11 +353,19 @@ def load_tensors(trainee: Trainee, tensors: dict[str, Tensor], path: Path) -> No
         module.load_state_dict({k[len(start):]: v for k, v in tensors.items() if k.startswith(start)})
     for name, optimizer in trainee.optimizers.items():
         start, slots = f"optimizer.{name}.", {}
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
         for key, value in tensors.items():
             if key.startswith(start):
                 index, slot = key[len(start):].split(".", 1)
-                slots.setdefault(int(index), {})[slot] = value
+                slots.setdefault(int(index), {})[slot] = value if trainee.sharded else laid_out(value, weights[int(index)])
         optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
+
+
+def laid_out(value: Tensor, weight: Tensor) -> Tensor:
+    """An optimizer's slot with the strides of its weight: a fused optimizer walks both as they lie in memory."""
+    if value.shape != weight.shape:
+        return value
+    return torch.empty_like(weight, dtype=value.dtype, device=value.device).copy_(value)
 
 
 def write_json(path: Path, value: object) -> None:
