@@ -38,3 +38,22 @@ def test_datasets_opens_a_synthetic_collection_beside_its_contact_sheet(tmp_path
     records.write([Record("a", "images/a.png", "dermoscopy", text="a mole", provenance=MADE)], folder)
     (row,) = opened(folder, tmp_path, monkeypatch)
     assert (row["text"], row["provenance"]["seed"]) == ("a mole", 7)
+
+
+@pytest.mark.parametrize("kind", ["zip", "gztar"])
+def test_an_archive_of_a_folder_is_read_as_the_folder(kind, tmp_path):
+    """Its tables stand below one folder of its name."""
+    import shutil
+
+    from medisyn.data.sources import own
+    from medisyn.data.trees import found, tree
+    phantoms.collection(tmp_path / "mine", n=4)
+    archive = shutil.make_archive(str(tmp_path / "packed"), kind, tmp_path, "mine")
+
+    def facts(folder):
+        with tree("imagefolder", folder) as (source, seen):
+            return sorted((seen.address(r.file_name), r.image_type, sorted(r.findings.items())) for r in found(source, seen))
+    inside = facts(archive)
+    assert len(inside) == 8 and all(address.split("!")[1].startswith("mine/images/") for address, *_ in inside)
+    assert [row[1:] for row in inside] == [row[1:] for row in facts(tmp_path / "mine")]
+    assert own.top_of(tmp_path / "mine") == tmp_path / "mine"     # a table beside its images is no nesting

@@ -153,8 +153,8 @@ def table(folder: Path, mapping: Path | None = None) -> Iterator[Found]:
     for name in ("table", "file", "image_type"):
         if name not in rules:
             raise ValueError(f"{mapping}: a mapping for a table needs table, file and image_type; it lacks {name}")
-    path = folder / rules["table"]
-    if not path.is_file():
+    path = next((path for home in (folder, top_of(folder)) if (path := home / rules["table"]).is_file()), None)
+    if path is None:
         files.expect([], folder, f"the table {rules['table']} that {mapping.name} names")
     seen: set[PurePosixPath] = set()
     for row in table_rows(path):
@@ -176,11 +176,12 @@ def imagefolder(folder: Path, mapping: Path | None = None) -> Iterator[Found]:
     mapping = mapping_of(folder, mapping)
     rules = read_mapping(mapping) if mapping else {}
     paths = files.rasters(folder)
-    metadata = next((path for name in ("metadata.jsonl", "metadata.csv") if (path := folder / name).is_file()), None)
+    home = top_of(folder)
+    metadata = next((path for name in ("metadata.jsonl", "metadata.csv") if (path := home / name).is_file()), None)
     files.expect([*paths, metadata] if metadata else paths, folder, IMAGEFOLDER)
     rows: dict[PurePosixPath, dict] = {}
     for row in table_rows(metadata) if metadata else ():
-        found = inside(folder, str(row.get("file_name") or ""))
+        found = inside(folder, str(row.get("file_name") or ""), home)
         if found is None:
             yield Unfit(str(row.get("file_name")), f"{metadata.name} names it, but no such image lies in the folder")
         else:
@@ -241,7 +242,15 @@ def mapping_of(folder: Path, mapping: Path | None) -> Path | None:
     """The mapping that was passed, or the one that lies in the folder."""
     if mapping is not None:
         return Path(mapping)
-    return Path(folder) / MAPPING if (Path(folder) / MAPPING).is_file() else None
+    found = top_of(folder) / MAPPING
+    return found if found.is_file() else None
+
+
+def top_of(folder: Path) -> Path:
+    """The folder, or the only one in it where nothing lies beside that: so a zip of a folder unpacks."""
+    folder = Path(folder)
+    inner = [path for path in folder.iterdir() if not path.name.startswith((".", "__"))] if folder.is_dir() else []
+    return inner[0] if len(inner) == 1 and inner[0].is_dir() else folder
 
 
 def stated_name(folder: Path, mapping: Path | None) -> str | None:
