@@ -128,13 +128,7 @@ def framed(image: np.ndarray, size: tuple[int, int], how: Variation | None) -> n
 def fill(folder: Path, what: Plan, known: Sequence[tuple[Path, Record]], base: Base, settings: CacheSettings,
          where: torch.device, texts: bool = True, progress: Progress = lambda done, total: None) -> "Cache":
     """Compute what is not there yet. texts: False where the text encoder learns too, and sentences are read at each step."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    marker = folder / "plan.json"
-    if not marker.is_file() or json.loads(marker.read_text(encoding="utf-8"))["key"] != what.key:
-        for old in folder.glob("*.safetensors"):
-            old.unlink()
-        write_json(marker, {"key": what.key, "latents": len(what.entries), "sentences": len(what.texts)})
+    folder = begun(folder, what)
     groups = what.shards(settings.shard)
     for number, group in enumerate(groups):
         path = folder / f"latents-{number:05d}.safetensors"
@@ -143,14 +137,32 @@ def fill(folder: Path, what: Plan, known: Sequence[tuple[Path, Record]], base: B
                      for k in range(0, len(group), settings.batch)]
             put(path, {"latent": torch.cat(found)})
         progress(sum(map(len, groups[:number + 1])), len(what.entries))
-    for number in range(math.ceil(len(what.texts) / settings.shard) if texts else 0):
-        path, start = folder / f"told-{number:05d}.safetensors", number * settings.shard
+    if texts:
+        read_all(folder, what, base, settings.shard, progress)
+    return Cache(folder, what, settings.shard)
+
+
+def begun(folder: Path, what: Plan) -> Path:
+    """The folder, emptied where what lies in it belongs to another plan."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    marker = folder / "plan.json"
+    if not marker.is_file() or json.loads(marker.read_text(encoding="utf-8"))["key"] != what.key:
+        for old in folder.glob("*.safetensors"):
+            old.unlink()
+        write_json(marker, {"key": what.key, "latents": len(what.entries), "sentences": len(what.texts)})
+    return folder
+
+
+@torch.no_grad()
+def read_all(folder: Path, what: Plan, base: Base, rows: int, progress: Progress = lambda done, total: None) -> None:
+    """Shards of what the denoiser is told of every sentence, those that are not there yet."""
+    for start in range(0, len(what.texts), rows):
+        path, mine = folder / f"told-{start // rows:05d}.safetensors", what.texts[start:start + rows]
         if not whole(path):
-            mine = what.texts[start:start + settings.shard]
             read = [base.read(list(mine[k:k + 16])) for k in range(0, len(mine), 16)]
             put(path, {name: torch.cat([stored(one[name]) for one in read]) for name in read[0]})
-        progress(min(start + settings.shard, len(what.texts)), len(what.texts))
-    return Cache(folder, what, settings.shard)
+        progress(start + len(mine), len(what.texts))
 
 
 def encoded(base: Base, entries: list[Entry], known: Sequence[tuple[Path, Record]], where: torch.device) -> Tensor:

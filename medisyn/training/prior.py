@@ -20,8 +20,7 @@ from medisyn.data.records import Record
 from medisyn.data.understanding import SLOTS
 from medisyn.models.bases import Base
 from medisyn.training import batches
-from medisyn.training.cache import Cache, Entry, Plan, Progress, put, stored, whole
-from medisyn.training.run import write_json
+from medisyn.training.cache import Cache, Entry, Plan, Progress, begun, put, read_all, whole
 
 BATCH = 4   # sampled together
 
@@ -67,13 +66,7 @@ def plan(base: Base, known: Sequence[Record], side: int, n: int, steps: int, gui
 def fill(folder: Path, what: Plan, styles: list[int], base: Base, steps: int, guidance: float, seed: int, shard: int,
          where: torch.device, progress: Progress = lambda done, total: None) -> Cache:
     """Make what is not there yet, by the base as it is; a latent depends on its own number alone."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    marker = folder / "plan.json"
-    if not marker.is_file() or json.loads(marker.read_text(encoding="utf-8"))["key"] != what.key:
-        for old in folder.glob("*.safetensors"):
-            old.unlink()
-        write_json(marker, {"key": what.key, "latents": len(what.entries), "sentences": len(what.texts)})
+    folder = begun(folder, what)
     for number, group in enumerate(what.shards(shard)):
         path = folder / f"latents-{number:05d}.safetensors"
         if not whole(path):
@@ -81,11 +74,7 @@ def fill(folder: Path, what: Plan, styles: list[int], base: Base, steps: int, gu
                      for k in range(0, len(group), BATCH)]
             put(path, {"latent": torch.cat(found), "style": torch.tensor([styles[e] for e in group])})
         progress(group[-1] + 1, len(what.entries))
-    for number in range(-(-len(what.texts) // shard)):
-        path, mine = folder / f"told-{number:05d}.safetensors", what.texts[number * shard:(number + 1) * shard]
-        if not whole(path):
-            read = [base.read(list(mine[k:k + 16])) for k in range(0, len(mine), 16)]
-            put(path, {name: torch.cat([stored(one[name]) for one in read]) for name in read[0]})
+    read_all(folder, what, base, shard)
     return Cache(folder, what, shard)
 
 
