@@ -44,6 +44,7 @@ class Synthetic:
 
     image: np.ndarray
     record: Record
+    there: bool = False   # it was read from the collection that it goes to
 
     @property
     def picture(self) -> Image.Image:
@@ -74,6 +75,9 @@ class Plan:
     understood: Understanding
     read_as: str
     warnings: tuple[str, ...]
+
+
+Many = Callable[[Sequence[tuple[Plan, Provenance]]], Iterator[Synthetic | Refused]]
 
 
 class Synthesizer:
@@ -298,7 +302,8 @@ def write(made: Iterable[Synthetic | Refused], folder: Path) -> Iterator[Synthet
                 note_refused(one, folder / "refused.jsonl")
                 yield one
                 continue
-            images.write_png(one.image, folder / one.record.file_name, one.record.provenance)
+            if not one.there:
+                images.write_png(one.image, folder / one.record.file_name, one.record.provenance)
             if one.record.id not in known:
                 lines.write(records.as_line(one.record))
                 lines.flush()
@@ -349,10 +354,11 @@ def read_prompts(path: Path, n: int, seed: int) -> list[tuple[str, int, int]]:
 
 def make_all(maker: Synthesizer, plans: dict[str, Plan], asked: Iterable[tuple[str, int, int]], folder: Path,
              steps: int | None = None, guidance: float | None = None, accept: Accept | None = None, block: bool = True,
-             guard: str | None = None) -> Iterator[Synthetic | Refused]:
+             guard: str | None = None, many: Many | None = None) -> Iterator[Synthetic | Refused]:
     """The images of many prompts, one by one; those that a folder already holds are passed on, not made again.
 
     guard: the digest of the guard behind `accept`: an image that another guard saw, or none, is made again.
+    many: who makes what is missing, in any order; None: `maker`, in this process.
     """
     folder = Path(folder)
     there = {asked_id(r): r for r in records.read(folder)} if (folder / "metadata.jsonl").is_file() else {}
@@ -370,9 +376,18 @@ def make_all(maker: Synthesizer, plans: dict[str, Plan], asked: Iterable[tuple[s
         return record if said and said.guard == guard and (said.verdict == "passed" or not block) and (block or same) else None
 
     found = [known(how) for _, how in wanted]
-    made = maker.many((one for one, record in zip(wanted, found, strict=True) if record is None), accept, block)
+    missing = [one for one, record in zip(wanted, found, strict=True) if record is None]
+    made = many(missing) if many else maker.many(missing, accept, block)
     for record in found:
-        yield next(made) if record is None else Synthetic(images.read(folder / record.file_name), record)
+        yield next(made) if record is None else Synthetic(images.read(folder / record.file_name), record, there=True)
+
+
+def put_in_order(folder: Path, asked: Sequence[str]) -> None:
+    """Lines whose images came in any order, in that of the ids that were asked for, behind those that were there before."""
+    known, place = list(records.read(folder)), {name: k for k, name in enumerate(asked)}
+    in_order = sorted(known, key=lambda record: place.get(asked_id(record), -1))
+    if in_order != known:
+        records.write(in_order, folder)
 
 
 def asked_id(record: Record) -> str:

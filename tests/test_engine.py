@@ -56,3 +56,29 @@ def test_a_cluster_of_two_machines_does_the_same_and_gives_up_on_what_kills(monk
         monkeypatch.setattr(engine, "RETRIES", 0)
         deadly = dict(engine.map(chores.deadly, list(range(32)), "ray", cluster.address, workers=2))
         assert deadly == {i: engine.Lost() if i == 13 else i * i for i in range(32)}
+
+
+def test_processes_end_with_the_one_that_started_them(tmp_path):
+    import signal
+    import subprocess
+    import sys
+    import time
+    from pathlib import Path
+
+    import psutil
+    tests = Path(chores.__file__).parent
+    program = ("import chores; from medisyn.data import engine\n"
+               "if __name__ == '__main__':\n"
+               "    list(engine.map(chores.slow, [3] * 64, workers=2))\n")
+    (tmp_path / "program.py").write_text(program)
+    process = subprocess.Popen([sys.executable, str(tmp_path / "program.py")],
+                               env=os.environ | {"PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}"})
+    deadline, children = time.monotonic() + 60, []
+    while len(children) < 2 and time.monotonic() < deadline:
+        children = [c for c in psutil.Process(process.pid).children() if "spawn_main" in " ".join(c.cmdline())]
+        time.sleep(0.2)
+    time.sleep(2)                         # they have begun
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    gone, alive = psutil.wait_procs(children, timeout=20)
+    assert len(gone) == 2 and not alive

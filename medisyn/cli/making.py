@@ -21,10 +21,14 @@ def generate(prompt: Annotated[str | None, typer.Argument(help="A clinical sente
                                                             "left out: block where the model has a guard.")] = None,
              strict: Annotated[bool, typer.Option("--strict", help="A warning about a prompt is an error.")] = False,
              sheet: Annotated[str, typer.Option(help="File name of the overview picture.")] = "contact-sheet.png",
+             engine: Annotated[str | None, typer.Option(help="For many images: processes of this machine, ray (a cluster started "
+                                                             "here), or ray:HOST:PORT; left out: this process.")] = None,
              as_json: Json = False) -> None:
     """Make images of a sentence: a collection with provenance, and an overview picture.
 
     Example: medisyn generate "dermoscopy of a melanoma" -n 8 --seed 7 -o out/melanoma
+
+    In bulk: medisyn generate --prompts many.csv --engine ray:10.0.0.1:6379 -o /shared/images
     """
     if (prompt is None) == (prompts_file is None):
         raise typer.BadParameter("give one prompt, or --prompts FILE.csv", param_hint="PROMPT")
@@ -36,6 +40,7 @@ def generate(prompt: Annotated[str | None, typer.Argument(help="A clinical sente
     asked = [(prompt, n, seed)] if prompt is not None else synthesizer.read_prompts(prompts_file, n, seed)
     if guard not in (None, "block", "flag", "off"):
         raise typer.BadParameter(f"expected block, flag or off, found {guard!r}", param_hint="--guard")
+    run_on, address = engine_of(engine)
     maker = medisyn.load(model)
     guard, accept, index = guard_of(model or synthesizer.SHIPPED, guard)
     plans = announce(maker, [p for p, _, _ in asked], strict)
@@ -43,7 +48,12 @@ def generate(prompt: Annotated[str | None, typer.Argument(help="A clinical sente
     tick = ticker("generate")
     there = {path.stem for path in (out / "images").glob("*.png")}
     stop = cost.clock()
-    making = synthesizer.make_all(maker, plans, asked, out, steps, guidance, accept, guard == "block", index)
+    many, order = None, []
+    if run_on is not None:
+        from medisyn import bulk
+        opening = bulk.Opening(str(model.absolute()) if model else None, maker.model.digest, index, guard == "block")
+        many = bulk.many(opening, run_on, address, order)
+    making = synthesizer.make_all(maker, plans, asked, out, steps, guidance, accept, guard == "block", index, many)
     for made in synthesizer.write(making, out):
         if isinstance(made, synthesizer.Refused):
             refused.append({"prompt": made.how.prompt, "seed": made.how.seed, "tries": len(made.verdicts), "reason": made.reason})
@@ -54,6 +64,8 @@ def generate(prompt: Annotated[str | None, typer.Argument(help="A clinical sente
                          "findings": made.record.findings, "seed": made.record.provenance.seed,
                          "guard": dataclasses.asdict(said) if said else None})
         tick(len(rows) + len(refused), total)
+    if order:
+        synthesizer.put_in_order(out, order)
     cost.note(out, stop(sum(Path(row["file"]).stem not in there for row in rows)))
     if refused and not rows:
         raise RuntimeError(f"all {len(refused)} images were refused by the guard; try other seeds or a lower guidance")
@@ -69,6 +81,17 @@ def generate(prompt: Annotated[str | None, typer.Argument(help="A clinical sente
         print(f"guard: {told}")
     if rows:
         tell(f"next: medisyn verify {rows[0]['file']}")
+
+
+def engine_of(word: str | None) -> tuple[str | None, str | None]:
+    """The engine that makes the images, and the address of its cluster; None: this process."""
+    if word is None or word in ("processes", "ray"):
+        return word, None
+    if word.startswith("ray://"):
+        return "ray", word
+    if word.startswith("ray:") and len(word) > 4:
+        return "ray", word[4:]
+    raise typer.BadParameter(f"expected processes, ray, ray:HOST:PORT or ray://HOST:PORT, found {word!r}", param_hint="--engine")
 
 
 def guard_of(model: Path, mode: str | None) -> tuple[str, Any, str | None]:
