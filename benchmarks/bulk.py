@@ -5,7 +5,8 @@
 Each way makes the same images of a prompt (other seeds each round, so that nothing is there before) as a command of its own, in
 turns; loading the model and starting processes are in its time, the cluster is started beforehand. One process uses one
 thread an image and as many images at once as there are cores, so on one machine a pool gains little: the point of the others
-is more machines, and that one that dies costs nothing. `ratio`: seconds of one process over those of the way, the median of the rounds.
+is more machines, and that one that dies costs nothing. `ratio`: seconds of one process over those of the way, the median of
+the rounds.
 """
 
 import argparse
