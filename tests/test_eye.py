@@ -58,7 +58,7 @@ def test_the_recipe_that_ships_is_of_other_patients_than_the_generators(written)
 def test_a_slip_in_an_eyes_recipe_is_named(written):
     with pytest.raises(ValueError, match="unknown key 'eye.batc'; did you mean 'batch'"):
         recipe.read(written, ["eye.batc=3"])
-    with pytest.raises(ValueError, match="kind should be one of model, eye, found 'ear'"):
+    with pytest.raises(ValueError, match="kind should be one of model, eye, finetune, found 'ear'"):
         recipe.read(written, ["kind=ear"])
 
 
