@@ -144,6 +144,16 @@ def test_low_rank_updates_are_loaded_by_diffusers_with_the_same_result(family, w
     assert (plain - taught_here).abs().max() > 1e-4
 
 
+def test_low_rank_updates_of_pixart_which_diffusers_does_not_load_are_read_here(written, tmp_path):
+    model = taught(written("pixart"), tmp_path / "run")
+    plain, ours = bases.load(recipe.read(written("pixart")).base), medisyn.load(model).model.base
+    changed = [name for name, value in ours.networks["transformer"].state_dict().items()
+               if not torch.equal(value, plain.networks["transformer"].state_dict()[name])]
+    assert changed and all("attn" in name or ".ff." in name for name in changed)
+    (made,) = medisyn.load(model).generate(PROMPT, seed=1)
+    assert np.isfinite(made.image).all()
+
+
 def test_our_own_model_is_taught_by_the_same_recipe(phantom_run, written, tmp_path):
     path = written(phantom_run / "model", "full")
     model = taught(path, tmp_path / "run", "method.prior_images=6")
