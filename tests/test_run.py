@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from medisyn import recipe
-from medisyn.training import ranks, run, stages
+from medisyn.training import alone, ranks, run, stages
 from medisyn.training.run import Plan, Stage, Trainee
 
 STOPS = {"text": (1, 3, 6), "vae": (1, 7, 11), "decoder": (1, 2, 5), "dit": (1, 6, 12)}
@@ -337,3 +337,29 @@ def test_a_fused_optimizer_goes_on_bit_for_bit_where_weights_lie_channels_last(t
     assert run.train(Stage(tmp_path, "cut", figures=False), Plan(6, 2, save_seconds=0), cut)
     assert run.train(Stage(tmp_path, "cut", figures=False), Plan(12, 2, save_seconds=0), again)
     assert torch.equal(whole.modules["network"].weight, again.modules["network"].weight)
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path, monkeypatch):
+    said, seen = [], []
+    first, plan = small()
+    step = first.step
+
+    def meanwhile(i: int) -> dict[str, torch.Tensor]:
+        if i == 1:
+            with pytest.raises(ValueError, match="line: another process trains in .*; end it first, or use another run folder"):
+                run.train(Stage(tmp_path, "line", said.append), plan, small()[0])
+            seen.append(len(quiet(tmp_path).checkpoints()))
+        return step(i)
+    first.step = meanwhile
+    monkeypatch.setattr(alone, "PATIENCE", 0.3)
+    assert run.train(quiet(tmp_path), plan, first)
+    assert seen == [1] and "waiting for its end" in said[0]
+    assert run.train(Stage(tmp_path, "line", said.append), plan, small()[0])    # the hold ends with the training
+    assert said[-1] == "line: resumed at 24 images"
+
+
+def test_ranks_whose_launcher_was_killed_save_and_end(tmp_path, monkeypatch):
+    trainee, plan = small()
+    monkeypatch.setattr(ranks, "orphaned", lambda: trainee.done_steps == 2)
+    assert run.train(quiet(tmp_path), plan, trainee) is False
+    assert quiet(tmp_path).checkpoints()[-1].name == "checkpoint-000000000008.safetensors"

@@ -10,6 +10,8 @@ import os
 import torch
 from torch import Tensor
 
+PARENT = os.getppid()   # who launched this process
+
 
 def rank() -> int:
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
@@ -31,6 +33,11 @@ def alone_by_mistake() -> bool:
     """Whether `accelerate launch --cpu --num_processes N` started this: without MPI it starts one process of N."""
     return os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" and "MASTER_ADDR" in os.environ and \
         "WORLD_SIZE" not in os.environ
+
+
+def orphaned() -> bool:
+    """Whether the launcher of several ranks is gone, killed without a word: nobody would ever end them."""
+    return world() > 1 and os.getppid() != PARENT
 
 
 def wait() -> None:

@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from medisyn.training import ranks, sealed
+from medisyn.training import alone, curves, ranks, sealed
 from medisyn.training.micro import Micro
 from medisyn.training.ranks import (  # noqa: F401 (whoever trains finds all of it here)
     any_rank,
@@ -181,21 +181,23 @@ class Stage:
 
 
 def train(stage: Stage, plan: Plan, trainee: Trainee, resume: bool = True) -> bool:
-    """Run a stage to its end; False when a signal stopped it earlier (all is saved)."""
-    if resume:
-        stage.restore(trainee, plan)
-    elif rank() == 0:
-        stage.clear()
-    wait()
-    stop = Stop()
+    """Run a stage to its end; False when a signal stopped it earlier (all is saved). ValueError where another run writes there."""
     try:
-        return go_on(stage, plan, trainee, stop)
+        with alone.within(stage.folder, stage.name, stage.message):
+            if resume:
+                stage.restore(trainee, plan)
+            elif rank() == 0:
+                stage.clear()
+            wait()
+            stop = Stop()
+            try:
+                return go_on(stage, plan, trainee, stop)
+            finally:
+                stop.release()
     except OSError as error:
         if sealed.is_full(error) and not isinstance(error, sealed.Full):
             raise sealed.Full(f"{stage.name}: the disk of {stage.folder} is full; make room, give the same command again") from None
         raise
-    finally:
-        stop.release()
 
 
 def go_on(stage: Stage, plan: Plan, trainee: Trainee, stop: "Stop") -> bool:
@@ -263,32 +265,15 @@ def saves(trainee: Trainee, due: bool) -> bool:
 
 def draw_progress(stage: Stage, trainee: Trainee) -> None:
     if rank() == 0:
-        plot_log(stage.folder / "log.jsonl", stage.folder / "loss.png")
+        curves.draw(stage.folder / "log.jsonl", stage.folder / "loss.png")
     if trainee.draw is not None:
         picture = trainee.draw()
         if rank() == 0:
             picture.save(stage.folder / "samples.png")
 
 
-def plot_log(log: Path, picture: Path) -> None:
-    """Every figure of a log against images, a panel a figure."""
-    from matplotlib.figure import Figure
-    rows = [json.loads(line) for line in log.read_text().splitlines()]
-    names = [k for k in rows[-1] if k not in ("n_images", "images_per_second", "share_of_peak")]
-    figure = Figure(figsize=(3.2 * len(names), 2.8), layout="constrained")
-    for index, name in enumerate(names):
-        axis = figure.add_subplot(1, len(names), index + 1)
-        points = [(r["n_images"] / 1000, r[name]) for r in rows if name in r]
-        axis.plot([x for x, _ in points], [y for _, y in points], lw=1.2)
-        axis.set_title(name, fontsize=9)
-        axis.set_xlabel("thousand images", fontsize=8)
-        axis.tick_params(labelsize=7)
-        axis.grid(alpha=0.3)
-    figure.savefig(picture, dpi=110)
-
-
 class Stop:
-    """Notices SIGTERM and SIGINT, so that a loop can end between two steps."""
+    """Notices SIGTERM and SIGINT, and the end of whoever launched the ranks, so that a loop can end between two steps."""
 
     def __init__(self):
         self.asked = False
@@ -309,7 +294,7 @@ class Stop:
 
     def agreed(self) -> bool:
         """Whether any rank was asked: all stop after the same step."""
-        return any_rank(self.asked)
+        return any_rank(self.asked or ranks.orphaned())
 
 
 def drop(paths: Iterable[Path], together: bool) -> None:
