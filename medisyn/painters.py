@@ -6,6 +6,7 @@ alone, on as many threads as the caller allows.
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,9 +127,9 @@ def rested(folder: Path) -> Rested:
 
 
 def digest_of(folder: Path, base: str) -> str:
-    """sha256 over the base and over all in the folder that an image depends on."""
+    """sha256 over the base, wherever it lies, and over all in the folder that an image depends on."""
     told = hashlib.sha256(base.encode())
-    for name in (BASE, "medisyn.json", "support.json", adapters.LORA, adapters.TOKENS):
+    for name in ("medisyn.json", "support.json", adapters.LORA, adapters.TOKENS):
         told.update((folder / name).read_bytes() if (folder / name).is_file() else b"\0")
     return f"sha256:{told.hexdigest()}"
 
@@ -136,6 +137,7 @@ def digest_of(folder: Path, base: str) -> str:
 def of_base(model: Rested) -> Painter:
     """The painter of a base, whatever its family: two calls a step where guidance is not 1."""
     base, side = model.base, model.card.image_size
+    one_by_one = threading.Lock()   # tokenizers keep the padding of a call in themselves: two threads would mix theirs up
 
     def told_words(prompt: str, plain: str) -> str:
         new = [word for word in model.words if word in prompt]
@@ -147,10 +149,11 @@ def of_base(model: Rested) -> Painter:
 
     @torch.no_grad()
     def paint(how: Provenance, seed: int) -> Tensor:
-        told = base.read([how.read_as])
-        velocity = velocities.velocity(base, told)
-        drive = velocity if how.guidance == 1 else \
-            samplers.guided(velocity, velocities.velocity(base, base.read([""])), how.guidance)
+        with one_by_one:
+            told, nothing = base.read([how.read_as]), None if how.guidance == 1 else base.read([""])
+        drive = velocities.velocity(base, told)
+        if nothing is not None:
+            drive = samplers.guided(drive, velocities.velocity(base, nothing), how.guidance)
         times = velocities.times(base, how.steps, side)
         noise = samplers.seeded_noise([seed], (base.latent_channels, side // base.factor, side // base.factor))
         latent = samplers.SAMPLERS[how.sampler](drive, velocities.start(base, noise, times), times)

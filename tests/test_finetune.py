@@ -20,7 +20,7 @@ pytest.importorskip("peft")
 tiny_bases = pytest.importorskip("tiny_bases")
 
 import medisyn  # noqa: E402
-from medisyn import recipe, samplers, synthesizer  # noqa: E402
+from medisyn import painters, recipe, samplers, synthesizer  # noqa: E402
 from medisyn.data import records  # noqa: E402
 from medisyn.models import bases  # noqa: E402
 from medisyn.training import finetune, run, tune  # noqa: E402
@@ -270,6 +270,32 @@ def test_a_base_draws_as_it_comes_and_says_that_nothing_of_its_training_is_known
     (made,) = maker.generate(PROMPT, seed=1, steps=2)
     again = maker.remake(made.record.provenance)
     assert np.array_equal(made.image, again.image)
+
+
+def test_many_threads_read_one_after_the_other(base, monkeypatch):
+    """SDXL's two tokenizers pad differently, and remember it between calls."""
+    monkeypatch.setattr(synthesizer, "cores", lambda: 4)
+    maker = medisyn.load(base("sdxl"))
+    many = maker.generate(PROMPT, n=24, seed=0, steps=1)
+    for k in (0, 11, 23):
+        (alone,) = maker.generate(PROMPT, seed=k, steps=1)
+        assert np.array_equal(many[k].image, alone.image)
+
+
+def test_a_taught_model_finds_its_base_from_anywhere(base, written, tmp_path, monkeypatch):
+    monkeypatch.chdir(base("sd").parent)
+    path = written("sd")
+    model = taught(path, tmp_path / "run", f'base="{base("sd").name}"')
+    monkeypatch.chdir(tmp_path)
+    before = painters.load(model)
+    assert before.base.source == str(base("sd").absolute())
+    (model / "base.json").write_text((model / "base.json").read_text().replace(str(base("sd")), str(moved(base("sd"), tmp_path))))
+    after = painters.load(model)
+    assert after.base.source == str(tmp_path / "moved") and after.digest == before.digest   # an image is verified wherever it lies
+
+
+def moved(folder: Path, to: Path) -> Path:
+    return Path(shutil.copytree(folder, to / "moved"))
 
 
 def test_a_base_that_changed_since_it_was_taught_is_refused(base, written, tmp_path):

@@ -76,7 +76,7 @@ def run(recipe: FinetuneRecipe, folder: Path, stages: Sequence[str] = STAGES, re
 
 def opened(recipe: FinetuneRecipe, where: torch.device) -> Base:
     """The base on its device, with another text encoder where the recipe names one."""
-    base = bases.load(recipe.base)
+    base = bases.load(keeping.found_again(recipe.base))
     if recipe.text_encoder:
         base = bases.replace_text(base, recipe.text_encoder)
     for network in base.networks.values():

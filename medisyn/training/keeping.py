@@ -43,6 +43,12 @@ def restore(stage: Stage, tuned: Tuned) -> None:
     tuned.load_state_dict(load_file(stage.folder / "network.safetensors"))
 
 
+def found_again(source: str) -> str:
+    """A base by the name under which it is found from anywhere: a folder's absolute path, or a hub id as it is."""
+    folder = Path(source).expanduser()
+    return str(folder.absolute()) if folder.is_dir() else source
+
+
 def export(recipe: FinetuneRecipe, base: Base, known: Sequence[Record], side: int, out: Path) -> Path:
     """The base as it was taught, as a model folder."""
     out.mkdir(parents=True, exist_ok=True)
@@ -69,7 +75,7 @@ def export(recipe: FinetuneRecipe, base: Base, known: Sequence[Record], side: in
             for name in base.networks:
                 adapt.merged(base.networks[name])
             base.save(out)
-        write_json(out / BASE, {"family": base.family, "source": str(recipe.base), "digest": base.digest, "adapters": lora,
+        write_json(out / BASE, {"family": base.family, "source": found_again(recipe.base), "digest": base.digest, "adapters": lora,
                                 "words": list(recipe.method.tokens)})
     checkpoint.put_json(out / "medisyn.json", dataclasses.asdict(card))
     lines = ",\n".join(json.dumps(row, separators=(",", ":")) for row in support)
