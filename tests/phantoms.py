@@ -79,8 +79,8 @@ def mole(rng: np.random.Generator, sick: bool) -> Image.Image:
     return picture
 
 
-def collection(folder: Path, n: int = 24, seed: int = 0) -> Path:
-    """A collection of n chest phantoms and n mole phantoms, half of them sick, three of each in `val`."""
+def collection(folder: Path, n: int = 24, seed: int = 0, val: int = 3) -> Path:
+    """A collection of n chest phantoms and n mole phantoms, half of them sick, some of each in `val`."""
     rng = np.random.default_rng(seed)
     found = []
     for image_type, specialty, finding, draw in (("chest_xray", "radiology", "pneumonia", chest),
@@ -91,7 +91,7 @@ def collection(folder: Path, n: int = 24, seed: int = 0) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             draw(rng, i % 2 == 0).save(path)
             found.append(Record(name, f"images/{name}.png", image_type, specialty, findings={finding: i % 2 == 0},
-                                patient=name, source="phantom", licence="CC0-1.0", split="val" if i < 3 else "train"))
+                                patient=name, source="phantom", licence="CC0-1.0", split="val" if i < val else "train"))
     records.write(found, folder)
     return folder
 

@@ -64,6 +64,12 @@ def collection(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def many(tmp_path_factory) -> Path:
+    """Held-out images enough for a nearest-neighbour ratio."""
+    return phantoms.collection(tmp_path_factory.mktemp("many"), 14, val=9)
+
+
+@pytest.fixture(scope="module")
 def base(tmp_path_factory):
     """The folder of a tiny base by the name of its family, made once."""
     home, made = tmp_path_factory.mktemp("bases"), {}
@@ -261,6 +267,22 @@ def test_training_ends_before_images_are_known_by_heart(written, tmp_path, capsy
     plain, kept = bases.load(recipe.read(path).base), bases.load(tmp_path / "run" / "model")   # no weights were better: the base's
     pairs = zip(plain.networks["unet"].parameters(), kept.networks["unet"].parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("family", ["sd", "own"])
+def test_what_is_made_meanwhile_is_compared_with_the_images_taught(family, written, phantom_run, many, tmp_path):
+    path = written(phantom_run / "model" if family == "own" else family)
+    changes = [f'data.collections=["{many}"]', "tune.nearest=4"]
+    model = taught(path, tmp_path / "seen", *changes)
+    rows = [json.loads(line) for line in (tmp_path / "seen" / "tune" / "log.jsonl").read_text().splitlines()]
+    assert len(rows) == 2 and all(row["nearest_ratio"] > 0 and row["nearest_distance"] > 0 for row in rows)
+    signs = json.loads((model / "memorising.json").read_text())
+    assert {round(row["nearest_ratio"], 4) for row in rows} >= {signs["nearest_ratio"]}
+    card = (model / "README.md").read_text()
+    assert "Taught from " in card and "from scratch" not in card and f"{signs['nearest_distance']:.2f} times as far" in card
+    taught(path, tmp_path / "blind", *changes, "tune.nearest=0")               # to look changes nothing of what is learnt
+    ours, theirs = (load_file(sorted((tmp_path / name / "tune").glob("checkpoint-*"))[-1]) for name in ("seen", "blind"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours if name.startswith("module.tuned."))
 
 
 def test_a_base_draws_as_it_comes_and_says_that_nothing_of_its_training_is_known(base):

@@ -4,9 +4,11 @@ import json
 import shutil
 
 import numpy as np
+import phantoms
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import nn
 
 from medisyn import recipe
@@ -199,12 +201,82 @@ def test_watched_images_take_types_in_turns(phantom_run):
     assert [known[row].image_type for row in watched] == ["chest_xray", "dermoscopy"] * 3
 
 
-def test_the_better_moving_average_is_kept(tmp_path):
-    log = tmp_path / "log.jsonl"
-    log.write_text('{"n_images": 1, "held_out_a": 0.1, "held_out_b": 0.9}\n{"n_images": 2, "held_out_a": 0.5, "held_out_b": 0.4}\n')
-    assert stages.best_ema(log, ["a", "b"]) == "b"
-    log.write_text('{"n_images": 2}\n')
-    assert stages.best_ema(log, ["a", "b"]) == "a"
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory):
+    """A run whose held-out images are many enough for a nearest-neighbour ratio."""
+    home = tmp_path_factory.mktemp("followed")
+    path = phantoms.recipe(home, phantoms.collection(home / "data", 20, val=9))
+    changes = ["dit.nearest=6", "decoder.n_images=0", "recogniser.n_images=0"]
+    assert stages.run(recipe.read(path, changes), home / "run", [s for s in stages.STAGES if s != "guard"])
+    return home
+
+
+def test_gap_and_ratio_are_followed_and_published_with_the_model(followed):
+    rows = [json.loads(line) for line in (followed / "run" / "dit" / "log.jsonl").read_text().splitlines()]
+    assert [row["n_images"] for row in rows] == [48, 96]
+    assert rows[0]["gap"] == 0 and all(0.2 < row["nearest_ratio"] < 5 and row["nearest_distance"] > 1 for row in rows)
+    signs = json.loads((followed / "run" / "model" / "memorising.json").read_text())
+    kept = {row["n_images"]: row for row in rows}[signs["after_images"]]
+    assert signs["gap"] == pytest.approx(kept["gap"], abs=1e-4)
+    assert signs["nearest_ratio"] == pytest.approx(kept["nearest_ratio"], abs=1e-4)
+    card = (followed / "run" / "model" / "README.md").read_text()
+    assert f"against that of unseen images: {signs['nearest_ratio']:.2f}" in card
+
+
+def test_a_denoiser_that_memorises_is_stopped_and_its_earlier_weights_kept(followed):
+    path = followed / "tiny.toml"
+    run = followed / "again"
+    shutil.copytree(followed / "run", run)
+    shutil.rmtree(run / "dit")
+    changes = ["dit.nearest=0", "dit.gap=-1.0", "dit.patience=2", "dit.n_images=480"]   # any gap is too large
+    stages.run(recipe.read(path, changes), run, ["dit"])
+    done = json.loads((run / "dit" / "done.json").read_text())["memorising"]
+    assert len((run / "dit" / "log.jsonl").read_text().splitlines()) == 2
+    assert done["after_images"] == 0 and "lagged behind" in done["told"]
+
+
+def test_what_it_measures_changes_nothing_of_what_it_learns(followed):
+    """The ratio draws images and looks at them; the weights are those of a run that does not."""
+    run = followed / "blind"
+    shutil.copytree(followed / "run", run)
+    shutil.rmtree(run / "dit")
+    stages.run(recipe.read(followed / "tiny.toml", ["dit.nearest=0", "decoder.n_images=0", "recogniser.n_images=0"]), run, ["dit"])
+    ours, theirs = (load_file(sorted((followed / name / "dit").glob("checkpoint-*.safetensors"))[-1]) for name in ("run", "blind"))
+    names = [name for name in ours if name.startswith("module.dit.")]
+    assert names and all(torch.equal(ours[name], theirs[name]) for name in names)
+
+
+# ---- the decoder's texture -------------------------------------------------------------------------------------------
+
+def test_what_repeats_from_cell_to_cell_is_a_grid_and_texture_is_not():
+    rng = torch.Generator().manual_seed(0)
+    image = torch.rand(2, 3, 64, 64, generator=rng) - 0.5
+    tile = torch.zeros(8, 8)
+    tile[::2, ::2] = 0.1
+    assert adversary.grid_loss(image, image) == 0
+    assert adversary.grid_loss(image + 0.3, image) < 1e-6                                    # brighter: no grid
+    grid = adversary.grid_loss(image + tile.repeat(8, 8), image)
+    texture = adversary.grid_loss(image + 0.1 * torch.randn(image.shape, generator=rng) / 2, image)
+    assert grid == pytest.approx(float((tile - tile.mean()).abs().mean()), rel=1e-3) and grid > 3 * texture
+
+
+def test_a_critic_that_is_shown_the_detail_sees_six_channels():
+    critic = adversary.PatchDiscriminator(4, detail=True)
+    assert critic.layers[0].in_channels == 6 and critic(torch.zeros(1, 3, 32, 32))[0].shape == (1, 1, 4, 4)
+    flat = torch.ones(1, 3, 32, 32)
+    assert adversary.finest(flat).abs().max() == 0
+
+
+def test_a_model_s_decoder_is_trained_on_where_the_recipe_says_so(followed):
+    run, model = followed / "further", followed / "run" / "model"
+    changes = [f'start="{model}"', "decoder.further=true", "decoder.grid=4.0", "decoder.spectrum=0.1", "decoder.n_images=16",
+               "decoder.latent_noise_most=0.2", "decoder.discriminator_detail=true", "dit.n_images=8", "dit.nearest=0"]
+    stages.run(recipe.read(followed / "tiny.toml", changes), run, ["latents", "decoder"])
+    before, after = (load_file(run / name / "network.safetensors") for name in ("vae", "decoder"))
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved and all(name.startswith("decoder.") for name in moved)
+    row = json.loads((run / "decoder" / "log.jsonl").read_text().splitlines()[-1])
+    assert row["grid"] > 0
 
 
 # ---- moving averages -------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from medisyn.training.adapt import Tuned, as_if
+from medisyn.training.nearness import Near
 from medisyn.training.watch import Watch
 
 
@@ -50,7 +51,7 @@ def test_losses_count_as_multiples_of_what_they_were():
 
 def test_a_base_that_is_never_bettered_is_kept_as_it_is():
     watch = followed([(1.1, 1.2), (1.2, 1.3)])
-    assert int(watch.best_at) == 0 and "no weights were better on held-out images than the base's own" in watch.told()
+    assert int(watch.best_at) == 0 and "no weights were better on held-out images than those it began from" in watch.told()
     assert next(watch.best.parameters()).tolist() == [0.0, 0.0]
 
 
@@ -59,7 +60,48 @@ def test_without_held_out_images_the_last_weights_are_kept_and_that_is_said():
     watch.begin(1.0, None)
     assert watch.see(0.1, None, weights(3.0), 300) == {} and not watch.enough()
     assert next(watch.best.parameters()).tolist() == [3.0, 3.0]
-    assert "nothing could stop it from memorising" in watch.told()
+    assert "no loss could stop it from memorising" in watch.told()
+
+
+def test_images_too_near_to_training_ones_end_it_whatever_the_loss_says():
+    watch = Watch(weights(0.0), 0.03, 2)
+    watch.begin(1.0, 1.0)
+    assert watch.see(0.9, 0.9, weights(1.0), 100, near=Near(0.97, 0.99)) == {"gap": 0.0, "nearest_ratio": 0.97,
+                                                                                         "nearest_distance": 0.99}
+    watch.see(0.8, 0.8, weights(2.0), 200, near=Near(0.89, 0.8))
+    watch.see(0.7, 0.7, weights(3.0), 300, near=Near(0.80, 0.7))
+    assert watch.enough() and int(watch.best_at) == 100 and next(watch.best.parameters()).tolist() == [1.0, 1.0]
+    assert "images made lay too near to training images (ratio 0.80, at least 0.9)" in watch.told()
+    assert watch.published()["nearest_ratio"] == 0.97 and watch.published()["gap"] == 0.0
+
+
+def test_images_far_from_all_real_ones_are_no_copies_whatever_the_ratio():
+    watch = Watch(weights(0.0), 0.03, 1)
+    watch.begin(1.0, 1.0)
+    watch.see(0.9, 0.9, weights(1.0), 100, near=Near(0.7, 1.2))
+    assert not watch.enough() and watch.published()["nearest_distance"] == 1.2
+
+
+def test_the_ratio_alone_can_end_it_where_nothing_is_held_out():
+    watch = Watch(weights(0.0), 0.03, 1)
+    watch.begin(1.0, None)
+    watch.see(0.5, None, weights(1.0), 100, near=Near(0.5, 0.5))
+    assert watch.enough() and "no weights were better" in watch.told() and watch.published()["gap"] is None
+
+
+def test_a_network_from_scratch_is_compared_with_its_first_interval():
+    watch = Watch(weights(0.0), 0.03, 2)
+    watch.begin(0.5, 0.6, kept=False)
+    watch.see(0.5, 0.6, weights(1.0), 100)
+    assert int(watch.best_at) == 100 and watch.published()["gap"] == 0.0
+
+
+def test_the_newest_weights_are_better_where_that_is_said():
+    watch = followed([(0.7, 0.7)])
+    watch.see(0.8, 0.8, weights(9.0), 900, newest=True)
+    assert int(watch.best_at) == 900
+    watch.see(0.5, 0.8, weights(10.0), 1000, newest=True)   # unless they memorise
+    assert int(watch.best_at) == 900
 
 
 def test_what_was_seen_is_part_of_a_checkpoint():

@@ -9,6 +9,7 @@ from pathlib import Path
 from medisyn.data import vocabulary
 
 FEW = 20  # patients
+MEMORISING = "memorising.json"  # in a model folder: the signs that its training followed
 LICENCES = {"CC-BY-4.0": (
     "Creative Commons Attribution 4.0 International", "https://creativecommons.org/licenses/by/4.0/legalcode")}
 
@@ -22,7 +23,9 @@ def write(folder: Path, figures: Path | None = None) -> Path:
     (folder / "LICENSE").write_text(f"The weights in this folder are licensed under {title} ({card['licence']}).\n{address}\n"
                                     "The images that trained them keep their own licences: see README.md.\n", encoding="utf-8")
     path = folder / "README.md"
-    parts = [*head(card, data, (folder / "recogniser").is_dir()), *limits(data), *sources(data), *tables(figures)]
+    signs = folder / MEMORISING
+    parts = [*head(card, data, (folder / "recogniser").is_dir()), *limits(data), *sources(data),
+             *(memorising(json.loads(signs.read_text(encoding="utf-8"))) if signs.is_file() else []), *tables(figures)]
     path.write_text("\n".join(parts), encoding="utf-8")
     return path
 
@@ -34,13 +37,14 @@ def head(card: dict, data: list[dict], looks: bool) -> list[str]:
            if card.get("guided") else "")
     again = (" A small recogniser, trained on the same images, looks at what was made: what it does not take for what was asked "
              "for is drawn again, three times at most, and the provenance says so.") if looks else ""
+    begun = f"Taught from {card['base']}, with" if card.get("base") else "Trained from scratch on"
     return ["---", f"license: {card['licence'].lower()}", "library_name: medisyn", "pipeline_tag: text-to-image",
             "tags: [medical]", "---", "", f"# {card['name']}", "",
             f"Text to medical image at {card['image_size']} x {card['image_size']} pixels: {len(types)} image types of "
             f"{len(specialties)} specialties, one model.", "",
             "Image types: " + ", ".join(vocabulary.IMAGE_TYPES[t].label for t in types) + ".", "",
-            f"Trained from scratch on {sum(row['n_images'] for row in data):,} images (the denoiser drew "
-            f"{card['n_images']:,}, repeats counted). Sampled by default with "
+            f"{begun} {sum(row['n_images'] for row in data):,} images (the denoiser drew {card['n_images']:,}, repeats counted). "
+            f"Sampled by default with "
             f"{card['sampler']}, {card['steps']} steps, guidance {card['guidance']:g}.{own}{again}", "",
             "```", "medisyn generate \"chest X-ray with bacterial pneumonia\" -n 4 --seed 0 -o out/first", "```", ""]
 
@@ -64,6 +68,18 @@ def sources(data: list[dict]) -> list[str]:
             "network was trained on the val or test split. `medisyn sources --json` gives each source's citation, address and the "
             "evidence for its licence; where that is \"to be confirmed at the origin\", confirm it before you build on it.",
             "", *rows, ""]
+
+
+def memorising(signs: dict) -> list[str]:
+    """What the training followed, and where it stood when its weights were kept."""
+    def told(value: float | None, form: str) -> str:
+        return "not measured" if value is None else format(value, form)
+    return ["## Memorising, as training followed it", "",
+            f"Held-out loss behind training loss: {told(signs['gap'], '+.1%')} (at most {signs['most_gap']:.0%}). "
+            "Nearest-neighbour ratio of images made, to training over unseen ones, against that of unseen images: "
+            f"{told(signs['nearest_ratio'], '.2f')} (1: they lie as unseen patients do; at least {signs['least_ratio']}, or farther from "
+            f"training images than unseen ones are: {told(signs['nearest_distance'], '.2f')} times as far). "
+            f"{signs['told'][0].upper()}{signs['told'][1:]}.", ""]
 
 
 def tables(figures: Path | None) -> list[str]:

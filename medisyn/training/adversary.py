@@ -1,7 +1,8 @@
 """Sharpening the decoder: the encoder is frozen, and an adversary demands texture where L1 averages.
 
 A patch discriminator with the hinge loss (Lim and Ye 2017, arXiv:1705.02894) and feature matching (Wang et
-al. 2018, arXiv:1711.11585, eq. 4). Latents stay what they were, so a denoiser may be trained meanwhile.
+al. 2018, arXiv:1711.11585, eq. 4). Latents stay what they were, so a denoiser may be trained meanwhile. The cheapest
+texture is one that repeats with the decoder's own cells, a grid: it has a loss of its own.
 """
 
 import numpy as np
@@ -12,9 +13,18 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from medisyn.models.layers import ConvBlock
-from medisyn.models.vae import Vae, deeper
+from medisyn.models.vae import FACTOR, Vae, deeper
 from medisyn.training import batches, device
-from medisyn.training.autoencoder import gates, psnr, reconstruct, reconstruction_loss, side_by_side, spread, whole
+from medisyn.training.autoencoder import (
+    gates,
+    psnr,
+    reconstruct,
+    reconstruction_loss,
+    side_by_side,
+    spectrum_loss,
+    spread,
+    whole,
+)
 from medisyn.training.batches import Pixels
 from medisyn.training.ema import Ema
 from medisyn.training.run import Plan, Stage, Trainee, average, average_gradients, learning_rate, my_share, train
@@ -32,8 +42,13 @@ class DecoderSettings(BaseModel):
     adversarial: float = 0.4            # gradient of the hinge loss at the last layer, as a share of the others'
     matching: float = 5.0               # weight of feature matching
     late: float = 0.05                  # share of n_images before the adversary has a say
+    further: bool = False               # with `start`: train the decoder of that model on, instead of keeping it
+    grid: float = 0.0                   # weight of what repeats with the latent's cells in the error
+    spectrum: float = 0.0               # weight of the L1 distance of log-spectra
     latent_noise: float = 0.05          # std added to the latent: a denoiser's latents are not exact either
+    latent_noise_most: float = 0.0      # where larger: each image's std is uniform between the two
     discriminator: int = 32             # its first layer's channels
+    discriminator_detail: bool = False  # it is shown the finest detail by itself, too
     log_images: int = 2_000
     save_seconds: float = 120.0
 
@@ -41,9 +56,10 @@ class DecoderSettings(BaseModel):
 class PatchDiscriminator(nn.Module):
     """Scores overlapping patches as real (positive) or decoded. Isola et al. 2017, arXiv:1611.07004."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, detail: bool = False):
         super().__init__()
-        sizes = (3, channels, 2 * channels, 4 * channels)
+        self.detail = detail
+        sizes = (6 if detail else 3, channels, 2 * channels, 4 * channels)
         self.layers = nn.ModuleList(
             nn.utils.parametrizations.spectral_norm(nn.Conv2d(a, b, 4, 2, 1)) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
         self.last = nn.utils.parametrizations.spectral_norm(nn.Conv2d(4 * channels, 1, 3, padding=1))
@@ -51,6 +67,8 @@ class PatchDiscriminator(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """image (B, 3, H, W) -> scores (B, 1, H/8, W/8) and the features of each layer."""
         features = []
+        if self.detail:
+            image = torch.cat((image, 4 * finest(image)), 1)
         for layer in self.layers:
             image = F.leaky_relu(layer(image), 0.2)
             features.append(image)
@@ -82,7 +100,7 @@ def fit(stage: Stage, vae: Vae, pixels: Pixels, image_size: int, seed: int, sett
         vae = deeper(vae, settings.blocks)
     vae = vae.to(where, memory_format=torch.channels_last).requires_grad_(False).train()
     vae.decoder.requires_grad_(True)
-    critic = PatchDiscriminator(settings.discriminator).to(where, memory_format=torch.channels_last)
+    critic = PatchDiscriminator(settings.discriminator, settings.discriminator_detail).to(where, memory_format=torch.channels_last)
     ema = Ema(vae, 0.05)
     own, others = list(vae.decoder.parameters()), list(critic.parameters())
     optimizers = {"decoder": device.adamw(own, settings.learning_rate, where, betas=(0.5, 0.99), weight_decay=0.0),
@@ -103,16 +121,21 @@ def fit(stage: Stage, vae: Vae, pixels: Pixels, image_size: int, seed: int, sett
         with torch.no_grad(), device.half(where):
             latent = vae.moments(image)[0].float()
         noise = torch.randn((settings.batch, *latent.shape[1:]), generator=device.generator(seed, i, where), device=where)
+        most = max(settings.latent_noise, settings.latent_noise_most)
+        std = torch.from_numpy(rng.uniform(settings.latent_noise, most, (settings.batch, 1, 1, 1)).astype(np.float32)).to(where)
         opinion = i >= settings.late * plan.steps
         critic.requires_grad_(False)
         with device.half(where):
-            made = vae.decode_raw(latent + settings.latent_noise * vae.latent_std * noise[share])
+            made = vae.decode_raw(latent + std[share] * vae.latent_std * noise[share])
         made = made.float()
         real_features, (scores, features) = critic(image)[1], critic(made)  # in full precision, for its spectral norm's sake
         matching = sum(F.l1_loss(a, b) for a, b in zip(features, real_features, strict=True)) / len(features)
         closeness = reconstruction_loss(made, image)
+        repeating = grid_loss(made, image)
         fooling = -scores.mean()
-        faithful = closeness + opinion * settings.matching * matching
+        faithful = closeness + opinion * settings.matching * matching + settings.grid * repeating
+        if settings.spectrum:
+            faithful = faithful + settings.spectrum * spectrum_loss(made, image)
         weight = settings.adversarial * balance(faithful, fooling, vae.decoder[-2].weight) if opinion else 0.0
         optimizers["decoder"].zero_grad()
         (faithful + weight * fooling).backward()
@@ -128,7 +151,8 @@ def fit(stage: Stage, vae: Vae, pixels: Pixels, image_size: int, seed: int, sett
                 group["lr"] = learning_rate(settings.learning_rate, i, plan.steps, 50, 0.4)
             optimizer.step()
         ema.update(vae, i)
-        return {"closeness": closeness.detach(), "matching": matching.detach(), "critic": judged.detach()}
+        return {"closeness": closeness.detach(), "matching": matching.detach(), "critic": judged.detach(),
+                "grid": repeating.detach()}
 
     def draw() -> Image.Image:
         with device.eager(where):
@@ -139,7 +163,8 @@ def fit(stage: Stage, vae: Vae, pixels: Pixels, image_size: int, seed: int, sett
         with device.eager(where):
             found = gates(ema.network, pixels, held_out, image_size) if array is not None else {}
             image, made = reconstruct(ema.network, pixels, held_out[:48], image_size)
-        return {"psnr_db": float(psnr(made, image).mean())} | found | {"sharpness": sharpness(made, image)}
+        return {"psnr_db": float(psnr(made, image).mean())} | found | {"sharpness": sharpness(made, image),
+                                                                              "grid": float(grid_loss(made, image))}
 
     trainee = Trainee(step, {"vae": vae, "critic": critic, "ema": ema.network}, optimizers, draw, validate)
     if not train(stage, plan, trainee, resume):
@@ -153,9 +178,26 @@ def turned(image: Tensor, which: int) -> Tensor:
     return (image.flip(3) if which >= 4 else image).contiguous(memory_format=torch.channels_last)
 
 
+def finest(image: Tensor) -> Tensor:
+    """What averaging pairs of pixels takes away: (B, C, H, W) -> same."""
+    return image - F.interpolate(F.avg_pool2d(image, 2), scale_factor=2, mode="bilinear", align_corners=False)
+
+
 def sharpness(made: Tensor, image: Tensor) -> float:
     """Energy of the finest detail, made over real: 1 is as sharp as the original, less is blurred."""
-    def detail(x: Tensor) -> Tensor:
-        smooth = F.interpolate(F.avg_pool2d(x, 2), scale_factor=2, mode="bilinear", align_corners=False)
-        return (x - smooth).square().mean((1, 2, 3))
-    return float(np.median((detail(made) / detail(image).clamp_min(1e-8)).numpy()))
+    energy, real = (finest(x).square().mean((1, 2, 3)) for x in (made, image))
+    return float(np.median((energy / real.clamp_min(1e-8)).numpy()))
+
+
+def grid_loss(made: Tensor, image: Tensor, period: int = FACTOR, repeats: int = 4) -> Tensor:
+    """How much of the error's finest detail repeats from cell to cell of the latent: a scalar, 0 where nothing does.
+
+    In windows of repeats x repeats cells it is averaged over the cells; what is left, less its mean, is a pattern of that
+    period (and of its halves and quarters). Texture that lies differently in each cell averages out. Both (B, 3, H, W), H and
+    W at least one window.
+    """
+    b, c, height, width = made.shape
+    rows, columns = height // (period * repeats), width // (period * repeats)
+    error = finest(made - image)[..., :rows * period * repeats, :columns * period * repeats]
+    pattern = error.reshape(b, c, rows, repeats, period, columns, repeats, period).mean((3, 6))
+    return (pattern - pattern.mean((3, 5), keepdim=True)).abs().mean()

@@ -26,7 +26,9 @@ from medisyn.training import batches, device, sharded
 from medisyn.training.ema import Ema
 from medisyn.training.latents import Latents, mirror_words
 from medisyn.training.micro import Micro, accumulate
+from medisyn.training.nearness import Near
 from medisyn.training.run import Plan, Stage, Trainee, average_gradients, learning_rate, my_share, train
+from medisyn.training.watch import Watch
 
 EMA_WIDTHS = (0.05, 0.10)
 UNGUIDED = 0.25  # share of images that learn w = 0: they hold the teacher to the data, whose plain velocity it must give
@@ -56,6 +58,9 @@ class DitSettings(BaseModel):
     shift: float = 1.0                  # of the training times, towards noise
     decay: bool = True                  # False: another stretch follows, so the rates stay up
     watched: int = 96                   # images a side on which train and held-out loss are followed
+    nearest: int = Field(48, ge=0)      # images made at every interval for the nearest-neighbour ratio; 0: it is not followed
+    gap: float = 0.03                   # the training ends before held-out loss lags behind by more than this
+    patience: int = 2                   # intervals that it may, or that the ratio may lie under 0.9
     first_side: int = 0                 # pixels a side of a first stretch on smaller images; 0: none
     first_images: int = 0               # images of that stretch, beyond n_images
     first_batch: int = 0
@@ -71,7 +76,8 @@ class DitSettings(BaseModel):
     def first(self) -> "DitSettings":
         """The settings of the first stretch."""
         return self.model_copy(update={"n_images": self.first_images, "batch": self.first_batch or self.batch, "decay": False,
-                                       "guided_share": 0.0, "shift": 1.0, "first_side": 0})
+                                       "guided_share": 0.0, "shift": 1.0, "first_side": 0, "nearest": 0,
+                                       "gap": float("inf")})
 
 
 @dataclass(frozen=True)
@@ -211,12 +217,15 @@ def alignment_loss(told: Tensor, features: Tensor) -> Tensor:
 def fit(stage: Stage, latents: Latents, known: list[Record], read: Reader, seed: int, settings: DitSettings,
         draw: Callable[[Dit], Image.Image] | None = None, resume: bool = True, where: torch.device | None = None,
         feed: Feed | None = None, position_size: int = 0, features: int = 0,
-        start: dict[str, Tensor] | None = None, shards: bool = False) -> tuple[dict[str, nn.Module], DitConfig] | None:
-    """Train a denoiser; returns its moving averages by name, or None when it was stopped before its end.
+        start: dict[str, Tensor] | None = None, shards: bool = False,
+        near: Callable[[Dit], Near | None] | None = None) -> tuple[Watch, Dit, DitConfig] | None:
+    """Train a denoiser until the images are seen or memorising begins; what was seen, the best moving average and its shape,
+    or None when it was stopped before its end.
 
     feed: None reads from disk. position_size: cells a side that positions are counted on, 0 the latents' own.
     features: channels of `Batch.features`, 0 where there are none. start: weights to begin from, None at random.
     shards: every process holds a part of the network and of its averages; all weights then learn by AdamW.
+    near: looks at what a network draws; None: its nearest-neighbour ratio is not followed.
     """
     where = where or torch.device("cpu")
     device.settle(where)
@@ -233,6 +242,7 @@ def fit(stage: Stage, latents: Latents, known: list[Record], read: Reader, seed:
     read = replace(read, encoder=read.encoder.to(where))
     emas = {f"ema_{width:.2f}": Ema(dit, width) for width in EMA_WIDTHS}
     teacher = emas[f"ema_{EMA_WIDTHS[0]:.2f}"].network
+    seen = Watch(teacher, settings.gap, settings.patience)
     project = aligner(settings.width, features).to(where) if settings.align and features else None
     more = [project] if project is not None else []
     flops = device.flops(lambda: dit(*blank(config, where))) / 2 if where.type == "cuda" else 0.0
@@ -240,7 +250,7 @@ def fit(stage: Stage, latents: Latents, known: list[Record], read: Reader, seed:
     device.compile_blocks(where, teacher, DitBlock, ConvBlock)
     if shards:
         stage.message(f"{stage.name}: sharded over the processes; AdamW trains all weights, as Muon is not defined on shards")
-        for network in (dit, *(ema.network for ema in emas.values())):
+        for network in (dit, seen.best, *(ema.network for ema in emas.values())):
             sharded.shard(network, DitBlock, methods=("look",))
         for network in more:
             sharded.shard(network)
@@ -272,8 +282,8 @@ def fit(stage: Stage, latents: Latents, known: list[Record], read: Reader, seed:
             with device.half(where):
                 if mine is not None:
                     v = guided_target(teacher, batch, x, v, mine, nothing)
-                predicted, seen = dit.look(x, batch.t, *told, mine, settings.align_block if i < aligned_until else 0)
-                aligned = alignment_loss(project(seen), batch.features) if i < aligned_until else None
+                predicted, block = dit.look(x, batch.t, *told, mine, settings.align_block if i < aligned_until else 0)
+                aligned = alignment_loss(project(block), batch.features) if i < aligned_until else None
             predicted = predicted.float()
             mse = (predicted - v).square().mean()
             loss = mse + settings.direction * direction_loss(predicted, v).mean()
@@ -298,23 +308,26 @@ def fit(stage: Stage, latents: Latents, known: list[Record], read: Reader, seed:
                 for side, side_rows in watch.items():
                     if len(side_rows):
                         found[f"{side}_{name}"] = watched_loss(ema.network, read, latents, known, side_rows, seed)
-        return found
+            best = min(emas, key=lambda name: found.get(f"held_out_{name}", 0.0))
+            shown = near(emas[best].network) if near else None
+        losses = found[f"train_{best}"], found.get(f"held_out_{best}")
+        if not seen.begun():  # a network from scratch has memorised nothing yet
+            seen.begin(*losses, kept=False)
+        return found | seen.see(*losses, emas[best].network, trainee.done_steps * settings.batch, shown,
+                                newest=trainee.done_steps > guided_from)
 
     def picture() -> Image.Image:
         with device.eager(where):
             return draw(teacher)
 
-    modules: dict[str, nn.Module] = {"dit": dit} | {name: ema.network for name, ema in emas.items()}
+    modules: dict[str, nn.Module] = {"dit": dit} | {name: ema.network for name, ema in emas.items()} | {"watch": seen}
     if project is not None:
         modules["aligner"] = project
     trainee = Trainee(step, modules, optimizers, picture if draw else None, validate, flops=flops, peak=device.peak(where),
-                      micro=micro, sharded=shards)
+                      enough=seen.enough, micro=micro, sharded=shards)
     if not train(stage, plan, trainee, resume):
         return None
-    if shards:
-        for ema in emas.values():
-            ema.network = joined(ema.network, config)
-    return {name: ema.network for name, ema in emas.items()}, config
+    return seen, joined(seen.best, config) if shards else seen.best, config
 
 
 def joined(network: Dit, config: DitConfig) -> Dit:

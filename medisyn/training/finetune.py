@@ -8,7 +8,7 @@
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,12 @@ from medisyn import samplers, velocities
 from medisyn.data import images, prompts, records, sheets, vocabulary
 from medisyn.data.records import Record
 from medisyn.models import bases
+from medisyn.models.adapters import readers
 from medisyn.models.bases import Base
-from medisyn.training import adapt, batches, cache, device, keeping, prior, tune
+from medisyn.training import adapt, batches, cache, device, frozen, keeping, nearness, prior, tune
+from medisyn.training.adapt import Tuned
 from medisyn.training.finetune_settings import FinetuneRecipe
+from medisyn.training.nearness import Near, Nearness
 from medisyn.training.run import Stage, join_ranks, rank, say, wait, world, write_json
 from medisyn.training.stages import counter
 
@@ -40,33 +43,35 @@ def run(recipe: FinetuneRecipe, folder: Path, stages: Sequence[str] = STAGES, re
     if rank() == 0:
         write_json(folder / "recipe.json", recipe.model_dump(mode="json"))
     where = device.pick(recipe.device)
-    base = opened(recipe, where)
+    held = frozen.kind(recipe.method.frozen, where.type)
+    base, tuned = begun(recipe, where, held)
     known = taught(recipe)
     side = recipe.image_size or base.image_size
     lesson = prepared(recipe, folder, base, known, side, where)
-    stage = Stage(folder, "tune")
-    tuned = adapt.thaw(base, recipe.method, recipe.seed)
+    base = frozen.hold(base, tuned.parameters(), ["vae"], held)   # from here on it only draws previews
+    stage, shards = Stage(folder, "tune"), recipe.parallel == "sharded" and world() > 1
     if "tune" in stages and not (resume and stage.finished()):
-        shards = recipe.parallel == "sharded" and world() > 1
+        near = real_images(recipe, known, folder) if recipe.tune.nearest and (rank() == 0 or shards) else None
         fitted = tune.fit(stage, base, tuned, lesson, recipe.seed, side, recipe.method, recipe.tune, where, resume,
-                          lambda: preview(recipe, base, known, side, where), shards)
+                          lambda: preview(recipe, base, known, side, where), shards,
+                          near and (lambda: measure(near, recipe, base, known, side, where)))
         if fitted is None:
             return None
         watch, state = fitted
         if rank() == 0:
             keeping.keep(stage, state, watch)
             say(f"tune: {watch.told()}")
-            if shards:
-                base = opened(recipe, torch.device("cpu"))
-                tuned = adapt.thaw(base, recipe.method, recipe.seed)
     elif stage.finished():
         say("tune: done before, passed over")
     wait()
     if rank() == 0 and {"model", "guard"} & set(stages):
         if not stage.finished():
             raise ValueError(f"stage tune is not finished in {folder}; run it first, or leave --stages out to run all in order")
-        keeping.restore(stage, tuned)
         if "model" in stages:
+            if shards or (held != torch.float32 and not keeping.alone(recipe, base)):  # what is written whole is not rounded
+                del base, tuned
+                base, tuned = begun(recipe, torch.device("cpu"), torch.float32)
+            keeping.restore(stage, tuned)
             keeping.export(recipe, base, [r for _, r in known], side, folder / "model")
         if "guard" in stages:
             guard(recipe, known, folder)
@@ -75,10 +80,23 @@ def run(recipe: FinetuneRecipe, folder: Path, stages: Sequence[str] = STAGES, re
 
 
 def opened(recipe: FinetuneRecipe, where: torch.device) -> Base:
-    """The base on its device, with another text encoder where the recipe names one."""
+    """The base on its device in float32, with another text encoder where the recipe names one."""
     base = bases.load(keeping.found_again(recipe.base))
-    if recipe.text_encoder:
-        base = bases.replace_text(base, recipe.text_encoder)
+    return placed(bases.replace_text(base, recipe.text_encoder) if recipe.text_encoder else base, where)
+
+
+def begun(recipe: FinetuneRecipe, where: torch.device, held: torch.dtype) -> tuple[Base, Tuned]:
+    """The base on its device with what is to learn in it, all else held in a type, the autoencoder aside.
+
+    That is small (84 M weights of SDXL's 3,400 M) and computes the latents that are learnt: they are made in float32.
+    """
+    base = opened(recipe, torch.device("cpu"))
+    tuned = adapt.thaw(base, recipe.method, recipe.seed)
+    return placed(frozen.hold(base, tuned.parameters(), [base.denoiser, *readers(base)], held), where), tuned
+
+
+def placed(base: Base, where: torch.device) -> Base:
+    """The base, its networks moved to a device."""
     for network in base.networks.values():
         network.to(where)
         if where.type == "cuda":
@@ -102,14 +120,18 @@ def taught(recipe: FinetuneRecipe) -> list[tuple[Path, Record]]:
     return [train[k] for k in sorted(order)] + [pair for pair in found if pair[1].split == "val"]
 
 
-def words_of(recipe: FinetuneRecipe):
-    """How a record is put into a sentence: new words are said of the records that show their finding."""
+def words_of(recipe: FinetuneRecipe, exact: bool = False) -> Callable[[Record, np.random.Generator], str]:
+    """How a record is put into a sentence: new words are said of the records that show their finding.
+
+    exact: every fact in one fixed wording, instead of a drawn one.
+    """
     tokens = recipe.method.tokens
 
     def words(record: Record, rng: np.random.Generator) -> str:
         said = [word for word, how in tokens.items() if record.findings.get(how.finding)]
         known = {name: seen for name, seen in record.findings.items() if name in vocabulary.TERMS}
-        text = prompts.describe(dataclasses.replace(record, findings=known), rng, drop=recipe.cache.drop_fact)
+        plain = dataclasses.replace(record, findings=known)
+        text = prompts.canonical(plain) if exact else prompts.describe(plain, rng, drop=recipe.cache.drop_fact)
         return ", ".join([text, *said])
     return words
 
@@ -135,18 +157,57 @@ def prepared(recipe: FinetuneRecipe, folder: Path, base: Base, known: list[tuple
     return tune.Lesson(own, lesson_records, cache.Cache(folder / "prior", asked, recipe.cache.shard), torch.tensor(styles), reads)
 
 
+@torch.no_grad()
+def drawn(recipe: FinetuneRecipe, base: Base, texts: Sequence[str], side: int, where: torch.device) -> torch.Tensor:
+    """An image for each sentence by the weights as they are, noises counted from 0: (n, 3, side, side) in [-1, 1], on the CPU."""
+    times, found = velocities.times(base, 12, side).to(where), []
+    for start in range(0, len(texts), 8):
+        mine = list(texts[start:start + 8])
+        shape = (base.latent_channels, side // base.factor, side // base.factor)
+        noise = samplers.seeded_noise([start + k for k in range(len(mine))], shape).to(where)
+        drive = samplers.guided(velocities.velocity(base, base.read(mine)), velocities.velocity(base, base.read([""] * len(mine))),
+                                recipe.model.guidance)
+        made = base.decode(samplers.multistep(drive, velocities.start(base, noise, times), times))
+        found.append(made.clamp(-1, 1).float().cpu())
+    return torch.cat(found)
+
+
 def preview(recipe: FinetuneRecipe, base: Base, known: list[tuple[Path, Record]], side: int, where: torch.device) -> Image.Image:
     """Two images of each of a few sentences by the weights as they are: the run folder's sample sheet."""
     texts = list(dict.fromkeys(prompts.canonical(strip(r)) for _, r in known))
-    rows = []
-    for text in [texts[k] for k in np.linspace(0, len(texts) - 1, min(PREVIEWED, len(texts))).astype(int)]:
-        times = velocities.times(base, 12, side).to(where)
-        noise = samplers.seeded_noise([0, 1], (base.latent_channels, side // base.factor, side // base.factor)).to(where)
-        drive = samplers.guided(velocities.velocity(base, base.read([text] * 2)), velocities.velocity(base, base.read([""] * 2)),
-                                recipe.model.guidance)
-        made = base.decode(samplers.multistep(drive, velocities.start(base, noise, times), times)).clamp(-1, 1).cpu()
-        rows.append((text, [images.to_picture(m.float().numpy()) for m in made]))
-    return sheets.sheet(rows, columns=2)
+    texts = [texts[k] for k in np.linspace(0, len(texts) - 1, min(PREVIEWED, len(texts))).astype(int)]
+    made = drawn(recipe, base, [text for text in texts for _ in range(2)], side, where)
+    pictures = [images.to_picture(m.numpy()) for m in made]
+    return sheets.sheet([(text, pictures[2 * k:2 * k + 2]) for k, text in enumerate(texts)], columns=2)
+
+
+def measure(near: Nearness, recipe: FinetuneRecipe, base: Base, known: list[tuple[Path, Record]], side: int,
+          where: torch.device) -> Near | None:
+    """What images made for training images' sentences show, types in turns."""
+    by_type = {kind: [r for _, r in known if r.split == "train" and r.image_type == kind] for kind in near.known}
+    each = -(-recipe.tune.nearest // len(by_type))
+    chosen = [of[k] for of in by_type.values() for k in np.linspace(0, len(of) - 1, min(each, len(of))).astype(int)]
+    said = words_of(recipe, exact=True)
+    made = drawn(recipe, base, [said(r, np.random.default_rng(0)) for r in chosen], side, where)
+    gray = torch.tensor([vocabulary.IMAGE_TYPES[r.image_type].gray for r in chosen]).view(-1, 1, 1, 1)
+    made = torch.where(gray, made.mean(1, keepdim=True).expand_as(made), made)
+    squares = ((made + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
+    return near.look(squares, [r.image_type for r in chosen])
+
+
+def real_images(recipe: FinetuneRecipe, known: list[tuple[Path, Record]], folder: Path) -> Nearness | None:
+    """The group's images as `nearness` looks at them; None, and a sentence, where no image type can be compared."""
+    found = nearness.of(lambda rows: squares([known[r] for r in rows]), [r.image_type for _, r in known],
+                        [r.patient or r.id for _, r in known], [r.split == "train" for _, r in known], recipe.seed,
+                        folder / "nearness.npz")
+    if found is None:
+        say(f"nearness: no image type has {nearness.FEWEST} val images of two patients, no nearest-neighbour ratio is followed")
+    return found
+
+
+def squares(chosen: Sequence[tuple[Path, Record]]) -> np.ndarray:
+    """Images as the judges look at them: uint8 (n, GUARD_SIDE, GUARD_SIDE, 3)."""
+    return np.stack([np.asarray(images.square(images.decode(home / r.file_name), GUARD_SIDE).convert("RGB")) for home, r in chosen])
 
 
 def strip(record: Record) -> Record:
@@ -159,12 +220,9 @@ def guard(recipe: FinetuneRecipe, known: list[tuple[Path, Record]], folder: Path
     from medisyn.evaluation import features
     from medisyn.evaluation import guard as guards
     train = [(home, r) for home, r in known if r.split == "train"]
-
-    def squares(rows: np.ndarray) -> np.ndarray:
-        return np.stack([np.asarray(images.square(images.decode(train[r][0] / train[r][1].file_name), GUARD_SIDE).convert("RGB"))
-                         for r in rows])
-    index = guards.index_of(squares, [r.image_type for _, r in train], [r.patient or r.id for _, r in train], features.load("eye"),
-                            seed=recipe.seed, progress=counter("guard"))
+    index = guards.index_of(lambda rows: squares([train[r] for r in rows]), [r.image_type for _, r in train],
+                            [r.patient or r.id for _, r in train], features.load("eye"), seed=recipe.seed,
+                            progress=counter("guard"))
     guards.build(folder / "model" / "guard", index)
 
 

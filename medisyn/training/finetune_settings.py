@@ -29,6 +29,7 @@ class MethodSettings(BaseModel):
 
     train: Literal["lora", "full"] = "lora"
     rank: int = Field(64, ge=1)           # of each low-rank update; alpha is the same, so that its scale is 1
+    frozen: Literal["auto", "float32", "bfloat16"] = "auto"  # what does not learn is held in; auto: bfloat16 on a GPU
     text: bool = False                    # the text encoders learn too; their sentences are then read at each step
     tokens: dict[str, TokenSettings] = {}  # new words, each an embedding that learns
     prior_images: int = 0                 # images of what the base could do before, made by itself, so that it does not forget
@@ -66,8 +67,9 @@ class TuneSettings(BaseModel):
     ema_width: float = 0.1                # of the moving average, as a share of the training so far
     checkpointing: bool = False           # spend time, save memory: activations are computed twice
     watched: int = 64                     # images a side on which train and held-out loss are followed
+    nearest: int = Field(24, ge=0)        # images made at every interval for the nearest-neighbour ratio; 0: it is not followed
     gap: float = 0.03                     # the training ends before held-out loss lags behind by more than this
-    patience: int = 2                     # intervals that it may
+    patience: int = 2                     # intervals that it may, or that the ratio may lie under 0.9
     log_images: int = 2_000
     save_seconds: float = 120.0
 

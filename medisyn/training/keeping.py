@@ -35,7 +35,7 @@ def keep(stage: Stage, state: dict[str, Tensor], watch: Watch) -> None:
     """The weights that learnt, beside the stage's checkpoints."""
     save_file({name: value.contiguous().clone() for name, value in state.items()}, stage.folder / "network.safetensors")
     stage.finish({"told": watch.told(), "best_at": int(watch.best_at), "held_out": float(watch.lowest),
-                  "before": dict(zip(("train", "held_out"), watch.before.tolist(), strict=True))})
+                  "before": dict(zip(("train", "held_out"), watch.before.tolist(), strict=True)), "memorising": watch.published()})
 
 
 def restore(stage: Stage, tuned: Tuned) -> None:
@@ -49,13 +49,19 @@ def found_again(source: str) -> str:
     return str(folder.absolute()) if folder.is_dir() else source
 
 
+def alone(recipe: FinetuneRecipe, base: Base) -> bool:
+    """Whether what was learnt is written alone, and rests on a base that stays as it is."""
+    return base.family != "medisyn" and recipe.method.train == "lora" and "projection" not in base.networks
+
+
 def export(recipe: FinetuneRecipe, base: Base, known: Sequence[Record], side: int, out: Path) -> Path:
     """The base as it was taught, as a model folder."""
     out.mkdir(parents=True, exist_ok=True)
     settings, train = recipe.model, [r for r in known if r.split == "train"]
-    n_images = min(recipe.tune.n_images, json.loads((out.parent / "tune" / "done.json").read_text())["best_at"])
+    done = json.loads((out.parent / "tune" / "done.json").read_text())
+    n_images = min(recipe.tune.n_images, done["best_at"])
     card = Card(settings.name, side, settings.steps, settings.guidance, settings.sampler, settings.licence, n_images,
-                settings.shift)
+                settings.shift, base=f"{base.family} {Path(recipe.base).name} ({base.digest[:19]})")
     support, data = [[*row, {}] for row in support_table(train)], training_data(train)
     if base.family == "medisyn":
         for name in base.networks:
@@ -63,12 +69,13 @@ def export(recipe: FinetuneRecipe, base: Base, known: Sequence[Record], side: in
         base.save(out)
         before = Path(base.source)
         old = checkpoint.settings_from(Card, json.loads((before / "medisyn.json").read_text()), before / "medisyn.json")
-        card = dataclasses.replace(card, n_images=old.n_images + n_images, shift=old.shift, guided=old.guided)
+        card = dataclasses.replace(card, n_images=old.n_images + n_images, shift=old.shift, guided=old.guided,
+                                   base=f"{old.name} ({base.digest[:19]})")
         support = json.loads((before / "support.json").read_text(encoding="utf-8")) + support
         if (before / "training_data.json").is_file():
             data = json.loads((before / "training_data.json").read_text(encoding="utf-8")) + data
     else:
-        lora = recipe.method.train == "lora" and "projection" not in base.networks
+        lora = alone(recipe, base)
         if lora:
             adapters.save(base, recipe.method.tokens, out)
         else:
@@ -81,6 +88,7 @@ def export(recipe: FinetuneRecipe, base: Base, known: Sequence[Record], side: in
     lines = ",\n".join(json.dumps(row, separators=(",", ":")) for row in support)
     (out / "support.json").write_text(f"[\n{lines}\n]\n", encoding="utf-8")
     write_json(out / "training_data.json", data)
+    write_json(out / card_of_model.MEMORISING, done["memorising"])
     card_of_model.write(out)
     return out
 

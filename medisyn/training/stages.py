@@ -15,7 +15,6 @@ import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -37,6 +36,7 @@ from medisyn.training import (
     diffusion,
     latents,
     pnet,
+    previews,
     recogniser,
     resident,
     shards,
@@ -45,6 +45,7 @@ from medisyn.training import (
 from medisyn.training.batches import Pixels
 from medisyn.training.diffusion import Reader
 from medisyn.training.latents import Latents
+from medisyn.training.results import keep, kept, reader, scaled_vae
 from medisyn.training.run import Stage, join_ranks, rank, say, wait, write_json
 from medisyn.training.settings import Recipe
 
@@ -86,6 +87,8 @@ def take_over(recipe: Recipe, folder: Path, pixels: Pixels) -> None:
         raise ValueError(f"{recipe.start} makes images of {model.card.image_size} pixels, the recipe says {recipe.image_size}; "
                          "set image_size to the model's")
     for name, network in begin.kept_of(model).items():
+        if name == "decoder" and recipe.decoder.further:
+            continue
         stage = Stage(folder, name)
         if not stage.finished():
             if name == "text":
@@ -243,12 +246,17 @@ def do_dit(recipe: Recipe, folder: Path, stage: Stage, pixels: Pixels, resume: b
         settings = begin.shaped(settings, model)
         start = None if resume and stage.checkpoints() else begin.denoiser(model, read, encoded, known, recipe.seed)
     feed = None if captions is None else resident.feed(encoded, known, captions, recipe.seed, settings, where)
-    fitted = diffusion.fit(stage, encoded, known, read, recipe.seed, settings, lambda dit: preview(recipe, folder, pixels, dit),
-                           resume, where, feed, cells, start=start, shards=recipe.parallel == "sharded")
+    real = previews.known(folder, pixels, recipe.seed) if settings.nearest and (
+        rank() == 0 or recipe.parallel == "sharded") else None
+    fitted = diffusion.fit(stage, encoded, known, read, recipe.seed, settings,
+                           lambda dit: previews.sheet(recipe, folder, pixels, dit), resume, where, feed, cells, start=start,
+                           shards=recipe.parallel == "sharded", near=real and (
+                               lambda dit: previews.measure(real, recipe, folder, pixels, dit, settings.nearest, recipe.seed)))
     if fitted is None:
         return False
-    networks, config = fitted
-    keep(stage, networks[best_ema(stage.folder / "log.jsonl", list(networks))], config)
+    watch, best, config = fitted
+    say(f"dit: {watch.told()}")
+    keep(stage, best, config, memorising=watch.published())
     return True
 
 
@@ -317,41 +325,6 @@ DO = {"text": do_text, "vae": do_vae, "latents": do_latents, "decoder": do_decod
       "model": do_model, "guard": do_guard}
 
 
-def keep(stage: Stage, network: torch.nn.Module, config: object) -> None:
-    """A stage's result, in full precision, beside its checkpoints."""
-    if rank() == 0:
-        save_file({k: v.contiguous().clone() for k, v in network.state_dict().items()}, stage.folder / "network.safetensors")
-        stage.finish({"config": dataclasses.asdict(config)})
-
-
-def kept(folder: Path, kind: type, config: type) -> torch.nn.Module:
-    """The network that `keep` wrote; ValueError when the stage has not been finished."""
-    marker = folder / "done.json"
-    if not marker.is_file():
-        raise ValueError(f"stage {folder.name} is not finished in {folder.parent}; run it first, "
-                         "or leave --stages out to run all in order")
-    settings = checkpoint.settings_from(config, json.loads(marker.read_text())["config"], marker)
-    network = kind(settings)
-    network.load_state_dict(load_file(folder / "network.safetensors"))
-    return network.eval().requires_grad_(False)
-
-
-def reader(folder: Path) -> Reader:
-    from tokenizers import Tokenizer
-    return Reader(kept(folder / "text", TextEncoder, TextConfig), Tokenizer.from_file(str(folder / "text" / "tokenizer.json")))
-
-
-def scaled_vae(folder: Path, sharpened: bool = True) -> Vae:
-    """The autoencoder with the scale of its latents, and with the sharpened decoder where there is one."""
-    if sharpened and (folder / "decoder" / "done.json").is_file():
-        return kept(folder / "decoder", Vae, VaeConfig)
-    marker = folder / "latents" / "done.json"
-    config = checkpoint.settings_from(VaeConfig, json.loads(marker.read_text())["config"], marker)
-    scaled = Vae(config).eval().requires_grad_(False)
-    scaled.load_state_dict(kept(folder / "vae", Vae, VaeConfig).state_dict())
-    return scaled
-
-
 def support_with_styles(pixels: Pixels, encoded: Latents) -> list[list]:
     """The support table of the training images, each row with how often each style cluster occurs in it."""
     styles = {int(row): int(style) for row, style in zip(encoded.row[::-1], encoded.style[::-1], strict=True)}
@@ -368,14 +341,18 @@ def export(recipe: Recipe, folder: Path, pixels: Pixels, dit: Dit, out: Path) ->
     """Everything trained so far as a model folder."""
     settings, logs = recipe.model, [folder / name / "log.jsonl" for name in ("dit-first", "dit")]
     n_images = sum(json.loads(log.read_text().splitlines()[-1])["n_images"] for log in logs if log.is_file())
-    n_images += begin.opened(recipe.start).card.n_images if recipe.start else 0
-    card = checkpoint.Card(settings.name, recipe.image_size, settings.steps, settings.guidance, settings.sampler,
-                           settings.licence, n_images, settings.shift, dit.config.guided)
+    n_images += (begun := begin.opened(recipe.start)).card.n_images if recipe.start else 0
+    card = checkpoint.Card(settings.name, recipe.image_size, settings.steps, settings.guidance, settings.sampler, settings.licence,
+                           n_images, settings.shift, dit.config.guided,
+                           f"{begun.card.name} ({begun.digest[:19]})" if recipe.start else "")
     read, trained = reader(folder), (folder / "recogniser" / "network.safetensors").is_file()
     checkpoint.save(out, card, scaled_vae(folder), dit, read.encoder, read.tokenizer,
                     support_with_styles(pixels, latents.load(folder / "latents")),
                     kept(folder / "recogniser", Recogniser, RecogniserConfig) if trained else None)
     write_json(out / "training_data.json", training_data([r for r in pixels.records if r.split == "train"]))
+    marker = folder / "dit" / "done.json"
+    if marker.is_file() and "memorising" in (done := json.loads(marker.read_text())):
+        write_json(out / card_of_model.MEMORISING, done["memorising"])
     card_of_model.write(out)
     return out
 
@@ -392,42 +369,3 @@ def training_data(known: Iterable[Record]) -> list[dict]:
         row["patients"].add(record.patient or record.id)
     return [{"source": row["source"], "licences": sorted(row["licences"]), "image_types": sorted(row["image_types"]),
              "n_images": row["n_images"], "n_patients": len(row["patients"])} for row in table.values()]
-
-
-def preview(recipe: Recipe, folder: Path, pixels: Pixels, dit: Dit):
-    """Four images of each image type by the weights as they are: the run folder's sample grid."""
-    from medisyn import flow, samplers
-    from medisyn.data import images, prompts, sheets, vocabulary
-    where = dit.last.weight.device
-    vae, read, encoded = scaled_vae(folder).to(where), reader(folder), latents.load(folder / "latents")
-    read = dataclasses.replace(read, encoder=read.encoder.to(where))
-    first = {int(row): m for m, row in reversed(list(enumerate(encoded.row)))}
-    rows = []
-    chosen = autoencoder.spread(pixels, pixels.of_split("train"), 4)
-    by_type: dict[str, list[int]] = {}
-    for i in chosen:
-        by_type.setdefault(pixels.records[i].image_type, []).append(int(i))
-    for image_type, mine in by_type.items():
-        texts = [prompts.canonical(pixels.records[i]) for i in mine]
-        tokens, pooled = read(texts)
-        none_tokens, none_pooled = read([""] * len(mine))
-        style = torch.tensor([int(encoded.style[first[i]]) for i in mine], device=where)
-        none = torch.full_like(style, dit.config.n_styles)
-        with torch.no_grad():
-            velocity = samplers.guided(lambda x, t, a=tokens, b=pooled, s=style: dit(x, t, a, b, s),
-                                       lambda x, t, a=none_tokens, b=none_pooled, s=none: dit(x, t, a, b, s),
-                                       recipe.model.guidance)
-            shape = (dit.config.latent_channels, dit.config.latent_size, dit.config.latent_size)
-            latent = samplers.multistep(velocity, samplers.seeded_noise(list(range(len(mine))), shape).to(where),
-                                        flow.times(12, recipe.model.shift).to(where))
-            made = vae.decode(latent).clamp(-1, 1).cpu()
-        if vocabulary.IMAGE_TYPES[image_type].gray:
-            made = made.mean(1, keepdim=True)
-        rows.append((image_type, [images.to_picture(m.numpy()) for m in made]))
-    return sheets.sheet([(f"{a} | {b}", p + q) for (a, p), (b, q) in zip(rows[::2], [*rows[1::2], ("", [])], strict=False)])
-
-
-def best_ema(log: Path, names: list[str]) -> str:
-    """The moving average with the lowest held-out loss at the end; the first where none was measured."""
-    last = json.loads(log.read_text().splitlines()[-1])
-    return min(names, key=lambda name: last.get(f"held_out_{name}", np.inf))

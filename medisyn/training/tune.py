@@ -23,6 +23,7 @@ from medisyn.training.cache import Cache
 from medisyn.training.ema import Ema
 from medisyn.training.finetune_settings import MethodSettings, TuneSettings
 from medisyn.training.micro import Micro, accumulate
+from medisyn.training.nearness import Near
 from medisyn.training.run import Plan, Stage, Trainee, average_gradients, learning_rate, my_share, say, train
 from medisyn.training.watch import Watch
 
@@ -190,10 +191,12 @@ def watched_loss(base: Base, lesson: Lesson, groups: list[list[int]], seed: int,
 
 def fit(stage: Stage, base: Base, tuned: Tuned, lesson: Lesson, seed: int, side: int, method: MethodSettings,
         settings: TuneSettings, where: torch.device, resume: bool = True,
-        draw: Callable[[], Image.Image] | None = None, shards: bool = False) -> tuple[Watch, dict[str, Tensor]] | None:
+        draw: Callable[[], Image.Image] | None = None, shards: bool = False,
+        near: Callable[[], Near | None] | None = None) -> tuple[Watch, dict[str, Tensor]] | None:
     """Train until the images are seen or memorising begins; what was seen and the best weights, on rank 0. None: stopped before.
 
     shards: every process holds a part of the denoiser, of what it learns and of the averages.
+    near: looks at what the base draws as it is; None: its nearest-neighbour ratio is not followed.
     """
     device.settle(where)
     network = base.networks[base.denoiser]
@@ -215,7 +218,8 @@ def fit(stage: Stage, base: Base, tuned: Tuned, lesson: Lesson, seed: int, side:
     def validate() -> dict[str, float]:
         with as_if(tuned, ema.network), evaluating(base):
             train_loss, held_out = (watched_loss(base, lesson, groups[name], seed, where) for name in ("train", "held_out"))
-        row = watch.see(train_loss, held_out, ema.network, trainee.done_steps * settings.batch)
+            shown = near() if near else None
+        row = watch.see(train_loss, held_out, ema.network, trainee.done_steps * settings.batch, shown)
         return {"train": train_loss} | ({} if held_out is None else {"held_out": held_out}) | row
 
     def picture() -> Image.Image:

@@ -1,0 +1,82 @@
+"""Previews: images made by weights that are still being trained, to look at and to measure."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from medisyn import flow, samplers
+from medisyn.data import images, prompts, sheets, vocabulary
+from medisyn.models.dit import Dit
+from medisyn.training import autoencoder, latents, nearness
+from medisyn.training.batches import Pixels
+from medisyn.training.nearness import Near, Nearness
+from medisyn.training.results import reader, scaled_vae
+from medisyn.training.run import say
+from medisyn.training.settings import Recipe
+
+STEPS = 12
+
+
+@torch.no_grad()
+def made(recipe: Recipe, folder: Path, pixels: Pixels, dit: Dit, rows: Sequence[int], seed: int = 0) -> Tensor:
+    """One image for the sentence and style of each packed image: (n, 3, H, W) in [-1, 1], on the CPU; gray types are gray."""
+    where = dit.last.weight.device
+    vae, read, encoded = scaled_vae(folder).to(where), reader(folder), latents.load(folder / "latents")
+    read = dataclasses.replace(read, encoder=read.encoder.to(where))
+    first = {int(row): m for m, row in reversed(list(enumerate(encoded.row)))}
+    shape = (dit.config.latent_channels, dit.config.latent_size, dit.config.latent_size)
+    times, found = flow.times(STEPS, recipe.model.shift).to(where), []
+    for start in range(0, len(rows), 8):
+        mine = [int(row) for row in rows[start:start + 8]]
+        tokens, pooled = read([prompts.canonical(pixels.records[i]) for i in mine])
+        none_tokens, none_pooled = read([""] * len(mine))
+        style = torch.tensor([int(encoded.style[first[i]]) for i in mine], device=where)
+        none = torch.full_like(style, dit.config.n_styles)
+        velocity = samplers.guided(lambda x, t, a=tokens, b=pooled, s=style: dit(x, t, a, b, s),
+                                   lambda x, t, a=none_tokens, b=none_pooled, s=none: dit(x, t, a, b, s), recipe.model.guidance)
+        noise = samplers.seeded_noise([seed + start + k for k in range(len(mine))], shape).to(where)
+        image = vae.decode(samplers.multistep(velocity, noise, times)).clamp(-1, 1).cpu()
+        gray = torch.from_numpy(autoencoder.are_gray(pixels, np.array(mine))).view(-1, 1, 1, 1)
+        found.append(torch.where(gray, image.mean(1, keepdim=True).expand_as(image), image))
+    return torch.cat(found)
+
+
+def sheet(recipe: Recipe, folder: Path, pixels: Pixels, dit: Dit) -> Image.Image:
+    """Four images of each image type by the weights as they are: the run folder's sample grid."""
+    by_type: dict[str, list[int]] = {}
+    for i in autoencoder.spread(pixels, pixels.of_split("train"), 4):
+        by_type.setdefault(pixels.records[i].image_type, []).append(int(i))
+    rows = []
+    for image_type, mine in by_type.items():
+        shown = made(recipe, folder, pixels, dit, mine)
+        shown = shown[:, :1] if vocabulary.IMAGE_TYPES[image_type].gray else shown
+        rows.append((image_type, [images.to_picture(m.numpy()) for m in shown]))
+    return sheets.sheet([(f"{a} | {b}", p + q) for (a, p), (b, q) in zip(rows[::2], [*rows[1::2], ("", [])], strict=False)])
+
+
+def known(folder: Path, pixels: Pixels, seed: int) -> Nearness | None:
+    """The run's real images, as `nearness` looks at them; None, and a sentence, where no image type can be compared."""
+    sides = [r.split == "train" for r in pixels.records]
+    found = nearness.of(lambda rows: pixels.array[rows], [r.image_type for r in pixels.records],
+                        [r.patient or r.id for r in pixels.records], sides, seed, folder / "nearness.npz",
+                        lambda done, total: say(f"nearness: {done:,} of {total:,}") if done == total else None)
+    if found is None:
+        say(f"nearness: no image type has {nearness.FEWEST} val images of two patients, no nearest-neighbour ratio is followed")
+    return found
+
+
+def measure(near: Nearness, recipe: Recipe, folder: Path, pixels: Pixels, dit: Dit, n: int, seed: int) -> Near | None:
+    """What about n images, made for training images' sentences, show; types in turns."""
+    kinds = list(near.known)
+    rows = [i for i in pixels.of_split("train") if pixels.records[i].image_type in near.known]
+    order = np.random.default_rng(seed).permutation(rows)
+    by_type = {kind: [int(i) for i in order if pixels.records[i].image_type == kind] for kind in kinds}
+    chosen = [by_type[kind][k] for k in range(-(-n // len(kinds))) for kind in kinds if k < len(by_type[kind])][:n]
+    shown = made(recipe, folder, pixels, dit, chosen, seed)
+    squares = ((shown + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
+    return near.look(squares, [pixels.records[i].image_type for i in chosen])
