@@ -5,7 +5,8 @@
 For each source and number: that many training images at random (all, where there are fewer) are taught to the base by
 recipes/finetune-few.toml; images are made for the sentences of unseen ones; `medisyn evaluate` judges them (training images:
 those that were taught). What is forgotten is the flow loss on images of `--open` that the base knew, before and after.
-`--no-prior` teaches without images of what the base could do. A finished step is not done again.
+`--no-prior` teaches without images of what the base could do. A finished step is not done again. Of a source whose groups of
+near duplicates left fewer than FEWEST unseen images, other groups are held out here: the base was trained on none of them.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +30,36 @@ FIGURES = ("fd_eye", "kd_eye", "precision_eye", "coverage_eye", "copy_rate", "co
            "nn_closer_to_train")
 
 
-def subset(real: Path, source: str, image_type: str, n: int, folder: Path, seed: int = 1) -> Path:
+FEWEST = 20     # unseen images, with fewer of which nothing can be judged
+HELD_OUT = 0.2  # share of the images that is then held out, in groups
+
+
+def split_anew(found: list[Record], seed: int = 1) -> list[Record]:
+    """Groups at random, none of more than a tenth of all, become val and test in turns until enough images are held out."""
+    groups: dict[str, list[Record]] = {}
+    for record in found:
+        groups.setdefault(record.patient or record.id, []).append(record)
+    names = [name for name in sorted(groups) if len(groups[name]) <= len(found) / 10]
+    split, left = dict.fromkeys(groups, "train"), HELD_OUT * len(found)
+    for turn, k in enumerate(np.random.default_rng(seed).permutation(len(names))):
+        if left <= 0:
+            break
+        split[names[k]] = ("val", "test")[turn % 2]
+        left -= len(groups[names[k]])
+    return [replace(record, split=split[record.patient or record.id]) for record in found]
+
+
+def of_kind(real: Path, source: str, image_type: str) -> list[Record]:
+    """The images of a source and type, with unseen ones among them."""
+    found = [r for r in records.read(real) if r.source == source and r.image_type == image_type]
+    return found if sum(r.split != "train" for r in found) >= FEWEST else split_anew(found)
+
+
+def subset(real: Path, source: str, image_type: str, n: int, folder: Path, seed: int) -> Path:
     """A collection of n training images of a source and all its unseen ones; val stops the training, test and val judge."""
     if (folder / records.METADATA).is_file():
         return folder
-    found = [r for r in records.read(real) if r.source == source and r.image_type == image_type]
+    found = of_kind(real, source, image_type)
     train = [r for r in found if r.split == "train"]
     order = np.random.default_rng(seed).permutation(len(train))[:n]
     chosen = [train[k] for k in sorted(order)] + [r for r in found if r.split != "train"]
@@ -81,14 +108,15 @@ def known_loss(model: Path, opened: Path, out: Path, each: int = 8) -> dict[str,
 
 def one(args: argparse.Namespace, source: str, image_type: str, n: int, before: dict[str, float]) -> dict:
     """All steps for one source and number."""
-    name = f"{source}-{image_type}-{n}" + ("-no-prior" if args.no_prior else "")
+    name = f"{source}-{image_type}-{n}" + ("-no-prior" if args.no_prior else "") + (f"-{args.name}" if args.name else "")
     home = args.out / name
-    taught = subset(args.real, source, image_type, n, home / "collection")
+    taught = subset(args.real, source, image_type, n, home / "collection", args.seed)
     found = list(records.read(taught))
     counts = Counter(r.split for r in found)
     if not (home / "run" / "model" / "guard").is_dir():
         words = ["--set", f'data.collections=["{taught}"]', "--set", f'base="{args.base}"', "--set",
-                 f"tune.n_images={args.images}"] + (["--set", "method.prior_images=0"] if args.no_prior else [])
+                 f"tune.n_images={args.images}", "--set", f"seed={args.seed}"]
+        words += ["--set", "method.prior_images=0"] if args.no_prior else []
         words += [word for change in args.set or () for word in ("--set", change)]
         medisyn("train", RECIPE, "-o", home / "run", *words)
     unseen = [r for r in found if r.split != "train"]
@@ -99,7 +127,7 @@ def one(args: argparse.Namespace, source: str, image_type: str, n: int, before: 
         real = home / "unseen"
         if not real.is_dir():
             shutil.copytree(taught, real)
-            records.write([r if r.split == "train" else Record(**{**vars(r), "split": "test"}) for r in found], real)
+            records.write([r if r.split == "train" else replace(r, split="test") for r in found], real)
         medisyn("evaluate", "--real", f"{real}:train", "--unseen", f"{real}:test", "--synthetic", home / "set", "-o",
                 home / "report", "--only", "validity,fidelity,novelty")
     told = json.loads((home / "report" / "report.json").read_text())
@@ -108,7 +136,8 @@ def one(args: argparse.Namespace, source: str, image_type: str, n: int, before: 
     made = list(records.read(home / "set"))
     flagged = sum(r.provenance.guard is not None and r.provenance.guard.verdict == "flagged" for r in made)
     return {"name": name, "train": counts["train"], "unseen": len(unseen), "made": len(made), "flagged": flagged,
-            "tune": json.loads((home / "run" / "tune" / "done.json").read_text()), "figures": figures,
+            "tune": json.loads((home / "run" / "tune" / "done.json").read_text()),
+            "figures": figures,
             "forgotten": {t: after[t] / before[t] - 1 for t in before}}
 
 
@@ -121,11 +150,16 @@ def table(rows: list[dict]) -> str:
         interval = "" if told["low"] is None else f" [{told['low']:.3g}, {told['high']:.3g}]"
         return f"{told['value']:.3g}{interval}" + (f" ({told['floor']:.3g})" if told["floor"] is not None else "")
 
+    def near(row: dict) -> str:
+        told = row["tune"].get("memorising", {}).get("nearest_ratio")
+        return "not followed" if told is None else f"{told:.2f}"
+
     head = ["| taught | images | held-out loss, before -> kept | fd_eye (floor) | coverage_eye (floor) | called copies | of unseen "
-            "| guard flags | nearer to train | known types: loss, mean (worst) |", "|---|---|---|---|---|---|---|---|---|---|"]
+            "| guard flags | nearest-neighbour ratio "
+            "| nearer to train | known types: loss, mean (worst) |", "|---|---|---|---|---|---|---|---|---|---|---|"]
     body = [f"| {r['name']} | {r['train']} | {r['tune']['before']['held_out']:.3f} -> {r['tune']['held_out']:.3f} at "
             f"{r['tune']['best_at']:,} | {figure(r, 'fd_eye')} | {figure(r, 'coverage_eye')} | {figure(r, 'copy_rate')} | "
-            f"{figure(r, 'copy_rate_unseen')} | {r['flagged']} of {r['made']} | {figure(r, 'nn_closer_to_train')} | "
+            f"{figure(r, 'copy_rate_unseen')} | {r['flagged']} of {r['made']} | {near(r)} | {figure(r, 'nn_closer_to_train')} | "
             f"{100 * float(np.mean(list(r['forgotten'].values()))):+.1f} % ({100 * max(r['forgotten'].values()):+.1f} %) |"
             for r in rows]
     return "\n".join([*head, *body]) + "\n"
@@ -137,11 +171,13 @@ def main() -> None:
     parser.add_argument("--open", type=Path, required=True, dest="opened", help="a collection of kinds that it knew")
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--base", default="medisyn/weights/medisyn-xs")
-    parser.add_argument("--source", nargs="+", default=["unam_fundus_oct", "cvc_clinicdb", "head_ct"])
+    parser.add_argument("--source", nargs="+", default=["unam_fundus_oct", "cvc_clinicdb", "head_ct", "kidney_ct"])
     parser.add_argument("--type", nargs="+", help="only these image types")
     parser.add_argument("--n", type=int, nargs="+", default=[100, 300, 1000])
     parser.add_argument("--images", type=int, default=6000, help="to train on, repeats counted")
     parser.add_argument("--made", type=int, default=120)
+    parser.add_argument("--seed", type=int, default=1, help="which images are taken, in which order they are seen")
+    parser.add_argument("--name", help="appended to a row's name, so that a row with other settings or seed stands beside it")
     parser.add_argument("--no-prior", action="store_true")
     parser.add_argument("--set", action="append", help="change another setting of the recipe")
     args = parser.parse_args()
@@ -149,14 +185,13 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     before = known_loss(Path(args.base), args.opened, args.out / "known")
     kinds = {r.source: set() for r in records.read(args.real)}
-    available = Counter()
     for record in records.read(args.real):
         kinds[record.source].add(record.image_type)
-        available[record.source, record.image_type] += record.split == "train"
     rows = []
     for source in args.source:
         for image_type in sorted(kinds[source] & set(args.type or kinds[source])):
-            for n in dict.fromkeys(min(n, available[source, image_type]) for n in args.n):
+            available = sum(r.split == "train" for r in of_kind(args.real, source, image_type))
+            for n in dict.fromkeys(min(n, available) for n in args.n):
                 row = one(args, source, image_type, n, before)
                 file = args.out / f"{row['name']}.json"
                 file.write_text(json.dumps(row, indent=2) + "\n")

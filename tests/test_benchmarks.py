@@ -19,8 +19,8 @@ from medisyn.training import batches
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-contrasts, generate, held_out, intervals, judging, novelty, recognition, unseen = map(import_module, (
-    "contrasts", "generate", "held_out", "intervals", "judge", "novelty", "recognition", "unseen"))
+contrasts, few, generate, held_out, intervals, judging, novelty, recognition, unseen = map(import_module, (
+    "contrasts", "few", "generate", "held_out", "intervals", "judge", "novelty", "recognition", "unseen"))
 
 
 def test_the_area_under_the_curve_counts_pairs_in_order():
@@ -155,3 +155,14 @@ def test_the_plain_loop_makes_the_same_pixels(maker):
     assert maker.model.card.shift == 1
     assert np.abs(plain - maker.make(plan, how).image).max() < 1e-3
     assert torch.get_num_threads() == 1
+
+
+def test_where_nothing_is_unseen_whole_groups_are_held_out_anew():
+    def shown(i: int, group: int) -> Record:
+        return Record(str(i), f"{i}.png", "ct", patient=f"g{group}", source="one", split="train")
+    found = [shown(i, i // 5) for i in range(200)] + [shown(200 + i, 99) for i in range(60)]   # one group is too large to judge by
+    split = few.split_anew(found)
+    counted = {side: {r.patient for r in split if r.split == side} for side in ("train", "val", "test")}
+    assert not counted["train"] & counted["val"] and not counted["train"] & counted["test"] and not counted["val"] & counted["test"]
+    assert "g99" in counted["train"] and min(map(len, counted.values())) >= 5
+    assert few.FEWEST < sum(r.split != "train" for r in split) <= few.HELD_OUT * len(found) + 5
