@@ -34,7 +34,8 @@ class Painter:
     paint: Callable[[Provenance, int], Tensor]           # how, the seed of its noise -> image (3, H, W) in [-1, 1]
     phrase: Callable[[str, Understanding, str], str]     # prompt, what the grammar found, its plain sentence -> what to read
     denoiser: nn.Module                                  # called at every step
-    told: Callable[[str, str], str] = lambda prompt, plain: plain  # prompt, plain sentence -> that with its new words
+    told: Callable[[Understanding, str], str] = lambda understood, plain: plain  # plain sentence -> that with the new words wanted
+    words: tuple[str, ...] = ()                          # new ones that the model was taught
     most_guidance: float | None = None                   # None: as much as one likes, two calls a step
 
 
@@ -139,13 +140,13 @@ def of_base(model: Rested) -> Painter:
     base, side = model.base, model.card.image_size
     one_by_one = threading.Lock()   # tokenizers keep the padding of a call in themselves: two threads would mix theirs up
 
-    def told_words(prompt: str, plain: str) -> str:
-        new = [word for word in model.words if word in prompt]
+    def told_words(understood: Understanding, plain: str) -> str:
+        new = [word for word in model.words if understood.taught.get(word)]
         return ", ".join([plain.rstrip("."), *new]) if new else plain
 
     def phrase(prompt: str, understood: Understanding, plain: str) -> str:
-        """A base that was taught reads the plain sentence, and the new words that were said; one as it comes reads the prompt."""
-        return told_words(prompt, plain) if model.support else prompt
+        """A base that was taught reads the plain sentence, and the new words that are wanted; one as it comes reads the prompt."""
+        return told_words(understood, plain) if model.support else prompt
 
     @torch.no_grad()
     def paint(how: Provenance, seed: int) -> Tensor:
@@ -159,7 +160,7 @@ def of_base(model: Rested) -> Painter:
         latent = samplers.SAMPLERS[how.sampler](drive, velocities.start(base, noise, times), times)
         return base.decode(latent).clamp(-1, 1)[0]
 
-    return Painter(paint, phrase, base.networks[base.denoiser], told_words)
+    return Painter(paint, phrase, base.networks[base.denoiser], told_words, model.words)
 
 
 def of(model: Model | Rested) -> Painter:

@@ -88,7 +88,7 @@ class Synthesizer:
 
     def plan(self, prompt: str) -> Plan:
         """Understand a prompt; decide the sentence that the network reads."""
-        understood = prompts.understand(prompt, self.model.support)
+        understood = prompts.understand(prompt, self.model.support, self.painter.words)
         warnings = []
         if understood.image_type is None:
             known = ", ".join(vocabulary.IMAGE_TYPES[t].label for t in self.image_types)
@@ -174,7 +174,7 @@ class Synthesizer:
         found = completion.complete(plan.understood, self.model.support, seed)
         if found.facts == plan.understood:
             return plan.read_as, found.style
-        return self.painter.told(plan.prompt, prompts.canonical(record_of(found.facts, id="", file_name=""))), found.style
+        return self.painter.told(plan.understood, prompts.canonical(record_of(found.facts, id="", file_name=""))), found.style
 
     def another(self, plan: Plan, how: Provenance, why: str, k: int) -> Provenance:
         """The k-th new try of what `how` asks for; the 0-th is itself."""
@@ -223,7 +223,8 @@ class Synthesizer:
         if how.model != self.model.digest:
             raise ValueError(f"the image was made by {how.model_name} ({how.model[:19]}...), this model is "
                              f"{self.model.card.name} ({self.model.digest[:19]}...); pass the right one with --model")
-        (again,) = self.many([(Plan(how.prompt, prompts.understand(how.prompt), how.read_as, ()), how)], look=False)
+        understood = prompts.understand(how.prompt, taught=self.painter.words)
+        (again,) = self.many([(Plan(how.prompt, understood, how.read_as, ()), how)], look=False)
         return again
 
 

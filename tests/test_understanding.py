@@ -138,6 +138,41 @@ def test_an_understanding_is_said_aloud():
     assert sentence(understand("chest X-ray", TABLE)) == "understood: chest X-ray; trained on 4 such images"
 
 
+TAUGHT = ("<glow>", "sks", "<mole-2>", "glow")
+
+
+@pytest.mark.parametrize(("prompt", "taught", "strange"), [
+    ("chest X-ray with <glow>", {"<glow>": True}, ()), ("chest X-ray with <GLOW>, portable", {"<glow>": True}, ("portable",)),
+    ("chest X-ray with glow", {"glow": True}, ()), ("a glowing chest X-ray", {}, ("glowing",)),
+    ("SKS chest X-ray, <gleam>", {"sks": True}, ("gleam",)), ("chest X-ray, no <glow>", {"<glow>": False}, ()),
+    ("chest X-ray without pneumonia, effusion or <glow>", {"<glow>": False}, ()),
+    ("chest X-ray: pneumonia and <glow> not seen, but sks", {"<glow>": False, "sks": True}, ()),
+    ("chest X-ray, no <glow>, but here <glow>", {"<glow>": True}, ()), ("chest X-ray<glow>", {"<glow>": True}, ()),
+    ("chest X-ray of a 4 y/o boy, <mole-2>", {"<mole-2>": True}, ())])
+def test_new_words_of_a_model_are_understood_whole_and_a_no_reaches_them(prompt, taught, strange):
+    read = understand(prompt, None, TAUGHT)
+    assert (read.image_type, read.taught, read.not_understood) == ("chest_xray", taught, strange)
+    assert "naevus" not in read.findings and understand(prompt).taught == {}
+
+
+def test_a_no_reaches_through_a_new_word():
+    assert understand("chest X-ray: pneumonia and <glow> not seen", None, TAUGHT).findings == {"pneumonia": False}
+
+
+def test_new_words_are_said_aloud():
+    assert sentence(understand("chest X-ray, <glow>", TABLE, TAUGHT)) == \
+        'understood: chest X-ray; trained on 4 such images; taught word: "<glow>"'
+    assert sentence(understand("chest X-ray, sks, no <glow>, portable", None, TAUGHT)) == \
+        'understood: chest X-ray; taught words: "sks", "<glow>" absent; not understood: "portable"'
+
+
+@pytest.mark.parametrize("prompt", [
+    "TAUGHT0WORD chest X-ray", "\uff34\uff21\uff35\uff27\uff28\uff34\uff10\uff37\uff2f\uff32\uff24 chest X-ray <glow>",
+    "chest X-ray s\u212as", "chest X-ray <glow>" * 50])
+def test_no_prompt_confuses_new_words(prompt):
+    assert understand(prompt, None, TAUGHT).image_type == "chest_xray"
+
+
 @pytest.mark.parametrize("prompt", ["", "  ", "!!!", "please generate a realistic image for teaching", "no", "without"])
 def test_a_prompt_without_content_says_nothing(prompt):
     assert sentence(understand(prompt)) == "understood: nothing"

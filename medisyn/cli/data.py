@@ -1,6 +1,5 @@
 """Verbs on data: raw datasets become collections, a prompt becomes an understanding."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -159,21 +158,15 @@ def understand(prompt: str, model: ModelFolder = None, as_json: Json = False) ->
     """
     import dataclasses
 
-    from medisyn.data import prompts
+    from medisyn.data import learnt, prompts
     from medisyn.data.understanding import nearest_known
-    table = support_of(model)
-    understood = prompts.understand(prompt, table)
+    home = model or Path(__file__).parent.parent / "weights" / "medisyn-xs"
+    table = learnt.support_of(home)
+    if model is not None and table is None:
+        raise FileNotFoundError(f"{model} is not a MediSyn model: it should hold support.json")
+    understood = prompts.understand(prompt, table, learnt.words_of(home))
     if as_json:
         return show(dataclasses.asdict(understood) | {"not_understood": list(understood.not_understood)})
     print(prompts.sentence(understood))
     if understood.support == 0 and table:
         print(f"nearest known: {nearest_known(understood, table)}")
-
-
-def support_of(model: Path | None) -> list | None:
-    """The support table of a model, without loading its weights."""
-    home = model or Path(__file__).parent.parent / "weights" / "medisyn-xs"
-    path = home / "support.json"
-    if model is not None and not path.is_file():
-        raise FileNotFoundError(f"{model} is not a MediSyn model: it should hold support.json")
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

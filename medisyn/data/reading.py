@@ -3,7 +3,7 @@
 import difflib
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
@@ -72,6 +72,7 @@ AGES = (  # pattern, its unit in years; one group is the number, a lone letter t
     (r"\b(\d{1,3})(?:\s?|/)([fm])\b", 1.0),
     (r"\b(?:wom[ae]n|m[ae]n|female|male|girl|boy|lady|patient)\s*,?\s*(\d{1,3})\b", 1.0),
 )
+MARK = "TAUGHT0WORD"   # stands in a prompt for a new word of a model: no word, no age, no typo of anything
 GRADES = r"(?i)(?:grade|klg?|type|fst|score|fitz\w*|phototype|lawrence|kellgren|stage)[\s-]*$"  # no age follows
 
 
@@ -93,14 +94,28 @@ class Reading:
 
 @dataclass(frozen=True)
 class Span:
-    """Tokens `start` to `end` are one wording."""
+    """Tokens `start` to `end` are one wording; without readings a model's new word, which stands for a finding."""
 
     start: int
     end: int
     readings: tuple[Reading, ...]
 
     def kinds(self) -> set[str]:
-        return {TERMS[reading.term].kind for reading in self.readings}
+        return {TERMS[reading.term].kind for reading in self.readings} or {"finding"}
+
+
+def marked(prompt: str, words: Iterable[str]) -> tuple[str, list[str]]:
+    """A prompt with a MARK in the place of each new word of a model, and those words in the order of the marks.
+
+    Capitals or not, but whole: "glow" is not in "glowing". What a new word is made of says nothing: "<mole-2>" is no mole.
+    """
+    known = sorted(filter(None, words), key=len, reverse=True)
+    if not known:
+        return prompt, []
+    whole = [(r"(?<!\w)" if word[0].isalnum() else "") + re.escape(word) + (r"(?!\w)" if word[-1].isalnum() else "")
+             for word in known]
+    pattern = re.compile("|".join(f"({one})" for one in whole), re.IGNORECASE)
+    return pattern.sub(f" {MARK} ", prompt), [known[found.lastindex - 1] for found in pattern.finditer(prompt)]
 
 
 def prepared(prompt: str) -> str:

@@ -29,17 +29,28 @@ class Understanding:
     sex: str | None = None
     not_understood: tuple[str, ...] = ()                               # words with content that matched nothing
     nearest: dict[str, tuple[str, ...]] = field(default_factory=dict)  # for each of them the nearest known terms
+    taught: dict[str, bool] = field(default_factory=dict)              # new words of the model, and whether they are wanted
     support: int | None = None                                         # training images like this; None: not counted
 
 
-def understand(prompt: str, support: Sequence[Sequence] | None = None) -> Understanding:
-    """Read a prompt; with a support table (`support_table`) count the training images as well."""
-    age, sex, rest = reading.age_of(reading.prepared(prompt))
+def understand(prompt: str, support: Sequence[Sequence] | None = None, taught: Iterable[str] = ()) -> Understanding:
+    """Read a prompt; with a support table (`support_table`) count the training images as well.
+
+    taught: the new words that a model has learnt (`learnt.words_of`); to anybody else they are not understood.
+    """
+    text, words = reading.marked(prompt, taught)
+    age, sex, rest = reading.age_of(reading.prepared(text))
     tokens = reading.meant(reading.tokens_of(rest))
     spans = reading.spans_of(tokens)
+    marks = [Span(at, at + 1, ()) for at, token in enumerate(tokens) if words and token.typed == reading.MARK]
+    denied = reading.negated(tokens, sorted([*spans, *marks], key=lambda span: span.start))
     possible = _image_types(spans)
     image_type = possible[0] if len(possible) == 1 else None
-    facts, findings, used = _facts(tokens, spans, possible)
+    facts, findings, used = _facts(tokens, spans, possible, denied)
+    wanted: dict[str, bool] = {}
+    for mark, word in zip(marks, words, strict=False):
+        wanted[word] = mark.start not in denied or wanted.get(word, False)
+    used.update(mark.start for mark in marks)
     if image_type:
         facts["specialty"] = IMAGE_TYPES[image_type].specialty
         facts.setdefault("anatomy", IMAGE_TYPES[image_type].default_anatomy)
@@ -49,7 +60,7 @@ def understand(prompt: str, support: Sequence[Sequence] | None = None) -> Unders
             findings.setdefault(follows, True)
     strange = _not_understood(tokens, used)
     understood = Understanding(image_type=image_type, findings=findings, age_years=age, not_understood=strange,
-                               nearest={words: tuple(nearest(words)) for words in strange[:SUGGESTED]}, **facts)
+                               nearest={words: tuple(nearest(words)) for words in strange[:SUGGESTED]}, taught=wanted, **facts)
     return understood if support is None else replace(understood, support=count_support(understood, support))
 
 
@@ -60,6 +71,9 @@ def sentence(understood: Understanding) -> str:
     said = f"understood: {told or 'nothing'}"
     if told and u.support is not None:
         said += f"; trained on {u.support:,} such image{'' if u.support == 1 else 's'}"
+    if u.taught:
+        words = ", ".join(f'"{word}"' + ("" if wanted else " absent") for word, wanted in u.taught.items())
+        said += f"; taught word{'' if len(u.taught) == 1 else 's'}: {words}"
     if u.not_understood:
         said += "; not understood: " + ", ".join(f'"{words}"' for words in u.not_understood)
     return said
@@ -150,12 +164,12 @@ def _image_types(spans: Sequence[Span]) -> list[str]:
     return [name for name, score in scores.items() if score > best - 1e-6] if best > LOOSE else list(IMAGE_TYPES)
 
 
-def _facts(tokens: Sequence[Token], spans: Sequence[Span], possible: Sequence[str]) -> tuple[dict, dict, set[int]]:
-    """(field -> word, finding -> present, places of the tokens that were understood)."""
+def _facts(tokens: Sequence[Token], spans: Sequence[Span], possible: Sequence[str],
+           denied: set[int]) -> tuple[dict, dict, set[int]]:
+    """(field -> word, finding -> present, places of the tokens that were understood). denied: starts of spans."""
     facts: dict[str, str] = {}
     findings: dict[str, bool] = {}
     used: set[int] = set()
-    denied = reading.negated(tokens, spans)
     default = IMAGE_TYPES[possible[0]].default_anatomy if len(possible) == 1 else None
     for span in spans:
         sense = _sense(span, possible)

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from weakref import WeakSet
 
+from medisyn.data import learnt
 from medisyn.web import database, jobs, orders, queue, words
 from medisyn.web.queue import Order
-from medisyn.web.settings import Settings, card_of, checked, secret_of, support_of
+from medisyn.web.settings import Settings, card_of, checked, secret_of
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,9 @@ def behind(settings: Settings) -> Behind:
     settings = checked(settings)
     secret = secret_of(settings.folder)
     engine = database.connect(settings.url)
-    card, support = card_of(settings.model), support_of(settings.model)
+    card, support, taught = card_of(settings.model), learnt.support_of(settings.model) or [], learnt.words_of(settings.model)
     return Behind(settings, engine, card, support, words.tree(support), secret,
-                  lru_cache(512)(lambda prompt: words.understood(prompt, support)), jobs.watched(engine), WeakSet())
+                  lru_cache(512)(lambda prompt: words.understood(prompt, support, taught)), jobs.watched(engine), WeakSet())
 
 
 def ask(behind: Behind, wanted: Sequence[Order], title: str, steps: int | None, guidance: float | None) -> str:

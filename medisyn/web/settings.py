@@ -65,12 +65,6 @@ def card_of(model: Path) -> dict:
     return json.loads((model / "medisyn.json").read_text(encoding="utf-8"))
 
 
-def support_of(model: Path) -> list:
-    """The support table of a model, [] where it has none."""
-    path = model / "support.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-
-
 def secret_of(folder: Path) -> bytes:
     """The key that signs sessions: made once, readable by its owner alone."""
     import os

@@ -46,9 +46,12 @@ def branch(image_type: str, n: int, support: Sequence[Sequence]) -> dict:
             "default_anatomy": IMAGE_TYPES[image_type].default_anatomy, **slots, "findings": told}
 
 
-def understood(prompt: str, support: Sequence[Sequence]) -> dict:
-    """What a prompt says in words of the vocabulary, what it says besides, and how many training images support it."""
-    found = prompts.understand(prompt, support)
+def understood(prompt: str, support: Sequence[Sequence], taught: Sequence[str] = ()) -> dict:
+    """What a prompt says in words of the vocabulary, what it says besides, and how many training images support it.
+
+    taught: the new words of the model.
+    """
+    found = prompts.understand(prompt, support, taught)
     told = asdict(found) | {"not_understood": list(found.not_understood),
                             "nearest": {words: list(near) for words, near in found.nearest.items()},
                             "sentence": prompts.sentence(found), "warning": None, "facts": facts(found),
@@ -76,5 +79,7 @@ def facts(found: prompts.Understanding) -> list[dict]:
         told.append({"kind": "age", "label": years, "present": None, "said": True})
     if found.sex:
         told.append({"kind": "sex", "label": found.sex, "present": None, "said": True})
-    return told + [{"kind": "finding", "label": label(name), "present": present, "said": not (present and name in follows)}
-                   for name, present in found.findings.items()]
+    told += [{"kind": "finding", "label": label(name), "present": present, "said": not (present and name in follows)}
+             for name, present in found.findings.items()]
+    return told + [{"kind": "taught", "label": f"taught word {word}", "present": wanted, "said": True}
+                   for word, wanted in found.taught.items()]
