@@ -347,7 +347,9 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("family, method, changes", [
     ("sd", "lora", ()), ("sd", "full", ("tune.micro=1",)), ("flux", "lora", ()), ("sd_v", "full", ("method.prior_images=4",)),
-    ("sdxl", "lora", ("method.text=true",)), ("own", "full", ("method.prior_images=4",))])
+    ("sdxl", "lora", ("method.text=true",)), ("own", "full", ("method.prior_images=4",)),
+    ("sdxl", "lora", ("method.text=true", "method.frozen=bfloat16", "method.prior_images=4")),
+    ("flux", "lora", ("method.frozen=bfloat16", "tune.checkpointing=true")), ("own", "lora", ("method.frozen=bfloat16",))])
 def test_a_run_killed_at_any_step_ends_in_the_same_weights(family, method, changes, written, phantom_run, tmp_path, monkeypatch):
     path = written(phantom_run / "model" if family == "own" else family, method)
     settings = recipe.read(path, [*changes, "tune.save_seconds=0"])
@@ -421,11 +423,12 @@ def test_every_number_of_processes_sees_the_same_images(written):
 # ---- several processes ------------------------------------------------------------------------------------------------
 
 @pytest.mark.skipif(os.name == "nt", reason="gloo and signals")
-@pytest.mark.parametrize("family, method, parallel", [("sd", "lora", "data"), ("sd", "lora", "sharded"),
-                                                      ("flux", "full", "sharded")])
-def test_two_processes_learn_what_one_learns(family, method, parallel, written, tmp_path, environment):
+@pytest.mark.parametrize("family, method, parallel, changes", [
+    ("sd", "lora", "data", ()), ("sd", "lora", "sharded", ()), ("flux", "full", "sharded", ()),
+    ("sd", "lora", "sharded", ("method.frozen=bfloat16",))])
+def test_two_processes_learn_what_one_learns(family, method, parallel, changes, written, tmp_path, environment):
     path = written(family, method)
-    settings = ["tune.n_images=24", f'parallel="{parallel}"']
+    settings = ["tune.n_images=24", f'parallel="{parallel}"', *changes]
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "medisyn", "train",
              str(path), "-o", str(tmp_path / "two")] + [word for change in settings for word in ("--set", change)]
     done = subprocess.run(words, env=environment, text=True, capture_output=True, timeout=400, check=False)

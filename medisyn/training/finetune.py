@@ -91,6 +91,8 @@ def begun(recipe: FinetuneRecipe, where: torch.device, held: torch.dtype) -> tup
     That is small (84 M weights of SDXL's 3,400 M) and computes the latents that are learnt: they are made in float32.
     """
     base = opened(recipe, torch.device("cpu"))
+    if recipe.tune.checkpointing and not hasattr(base.networks[base.denoiser], "enable_gradient_checkpointing"):
+        raise ValueError(f"tune.checkpointing: the denoiser of {base.source} cannot do without its activations; leave it out")
     tuned = adapt.thaw(base, recipe.method, recipe.seed)
     return placed(frozen.hold(base, tuned.parameters(), [base.denoiser, *readers(base)], held), where), tuned
 
