@@ -159,12 +159,12 @@ def shared_out(prompts: list[str], each: int) -> list[tuple[str, int, int]]:
 
 def synthetic(maker: object, asked: list[tuple[str, int]], folder: Path) -> np.ndarray:
     """The images of (prompt, seed), each made once and kept: uint8 (N, SIDE, SIDE, 3)."""
-    from medisyn import synthesizer
+    from medisyn import making
     wanted = list(dict.fromkeys(asked))
     plans = {prompt: maker.plan(prompt) for prompt, _ in wanted}
     rows = ((prompt, 1, seed) for prompt, seed in wanted)
     made: dict[tuple[str, int], np.ndarray] = {}
-    for key, one in zip(wanted, synthesizer.write(synthesizer.make_all(maker, plans, rows, folder), folder), strict=True):
+    for key, one in zip(wanted, making.write(making.make_all(maker, plans, rows, folder), folder), strict=True):
         made[key] = fitted(one.picture)  # its own seed is another one where it was drawn again
         if len(made) % 50 == 0 or len(made) == len(wanted):
             tell(f"images: {len(made):,} of {len(wanted):,}")

@@ -16,7 +16,8 @@ import medisyn
 from medisyn import synthesizer
 from medisyn.data import engine
 from medisyn.data.provenance import Provenance
-from medisyn.synthesizer import Many, Plan, Refused, Synthetic
+from medisyn.making import Many
+from medisyn.synthesizer import Plan, Refused, Synthetic
 
 TOGETHER = 8            # images that take as long as a process takes to open a model
 IMAGE_SECONDS = 3600    # of the clock for one image with all its draws, then its process ends
@@ -58,7 +59,7 @@ def paint(task: tuple[Opening, Plan, Provenance]) -> Synthetic | Refused:
 
 def many(opening: Opening, run_on: str, address: str | None = None, order: list[str] | None = None,
          workers: int | None = None) -> Many:
-    """Who makes images for `synthesizer.make_all`: they come in any order, each once. RuntimeError at the end where some were lost.
+    """Who makes images for `making.make_all`: they come in any order, each once. RuntimeError at the end where some were lost.
 
     run_on: an engine of `data.engine.ENGINES`. address: of a Ray cluster. order: is told the ids in the order in which they were
     asked for. workers: processes; None: one a processor.

@@ -10,7 +10,7 @@ from pathlib import Path
 import clusters
 import pytest
 
-from medisyn import bulk, synthesizer
+from medisyn import bulk, making, synthesizer
 from medisyn.data import records
 from medisyn.data.records import Record
 from medisyn.evaluation import guard
@@ -52,8 +52,8 @@ def whole(maker, model, tmp_path_factory) -> Path:
     """What one process makes, under the guard."""
     folder = tmp_path_factory.mktemp("whole")
     plans = {prompt: maker.plan(prompt) for prompt, _, _ in ASKED}
-    making = synthesizer.make_all(maker, plans, ASKED, folder, STEPS, None, guard.load(model / "guard"), True)
-    assert len(list(synthesizer.write(making, folder))) == 48
+    coming = making.make_all(maker, plans, ASKED, folder, STEPS, None, guard.load(model / "guard"), True)
+    assert len(list(making.write(coming, folder))) == 48
     return folder
 
 
@@ -113,7 +113,7 @@ def test_an_image_whose_process_dies_each_time_is_named_and_the_others_are_made(
 def test_lines_are_put_in_the_order_that_was_asked_for(tmp_path):
     known = [Record(name, f"images/{name}.png", "ct") for name in "edcba"]
     records.write(known, tmp_path)
-    synthesizer.put_in_order(tmp_path, ["a", "b", "c"])
+    making.put_in_order(tmp_path, ["a", "b", "c"])
     assert [r.id for r in records.read(tmp_path)] == ["e", "d", "a", "b", "c"]
 
 
@@ -121,14 +121,14 @@ def test_lines_are_put_in_the_order_that_was_asked_for(tmp_path):
                                                 ("ray:10.0.0.1:6379", ("ray", "10.0.0.1:6379")), ("ray:auto", ("ray", "auto")),
                                                 ("ray://head:10001", ("ray", "ray://head:10001"))])
 def test_an_engine_is_a_word(word, expected):
-    from medisyn.cli import making
-    assert making.engine_of(word) == expected
+    from medisyn.cli.making import engine_of
+    assert engine_of(word) == expected
 
 
 @pytest.mark.parametrize("word", ["rey", "ray:", "process", "RAY"])
 def test_another_word_is_wrong_usage(word):
     import typer
 
-    from medisyn.cli import making
+    from medisyn.cli.making import engine_of
     with pytest.raises(typer.BadParameter, match="expected processes, ray, ray:HOST:PORT"):
-        making.engine_of(word)
+        engine_of(word)

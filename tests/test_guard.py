@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from medisyn import cli, synthesizer
+from medisyn import cli, making, synthesizer
 from medisyn.data import images, records
 from medisyn.data.provenance import Guarded, Provenance, Verdict
 from medisyn.evaluation import guard
@@ -203,7 +203,7 @@ def test_a_drawn_again_image_is_made_again_from_its_file(maker, tmp_path):
     made = alone(maker, refusing({0}, []))
     path = images.write_png(made.image, tmp_path / "a.png", made.record.provenance)
     assert images.read_provenance(path) == made.record.provenance
-    assert synthesizer.compare(maker, path, made.record.provenance)["same"] is True
+    assert making.compare(maker, path, made.record.provenance)["same"] is True
 
 
 def test_files_of_before_there_was_a_guard_are_read(maker):
@@ -219,8 +219,7 @@ def test_images_that_were_drawn_again_are_not_made_again(maker, tmp_path, monkey
     plans, asked = {PROMPT: maker.plan(PROMPT)}, [(PROMPT, 2, 0)]
 
     def all_of(accept, block=True, name="index-a"):
-        making = synthesizer.make_all(maker, plans, asked, tmp_path, None, None, accept, block, name)
-        return list(synthesizer.write(making, tmp_path))
+        return list(making.write(making.make_all(maker, plans, asked, tmp_path, None, None, accept, block, name), tmp_path))
     monkeypatch.setattr(synthesizer, "cores", lambda: 1)
     first = all_of(refusing({0}, []))
     calls, make = [], synthesizer.Synthesizer.make

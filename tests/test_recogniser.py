@@ -9,7 +9,7 @@ import phantoms
 import pytest
 import torch
 
-from medisyn import recipe, synthesizer
+from medisyn import making, recipe, synthesizer
 from medisyn.data import records
 from medisyn.data.provenance import Provenance
 from medisyn.data.records import Record
@@ -160,9 +160,9 @@ def test_what_was_drawn_again_is_not_made_again(maker, tmp_path, monkeypatch):
     asked = [(PROMPT, 2, 3)]
     again = looking(maker, (-5.0, 5.0), (5.0, 5.0))
     plans = {PROMPT: again.plan(PROMPT)}
-    first = list(synthesizer.write(synthesizer.make_all(again, plans, asked, tmp_path), tmp_path))
+    first = list(making.write(making.make_all(again, plans, asked, tmp_path), tmp_path))
     monkeypatch.setattr(again, "make", lambda *_: pytest.fail("made again"))
-    second = list(synthesizer.write(synthesizer.make_all(again, plans, asked, tmp_path), tmp_path))
+    second = list(making.write(making.make_all(again, plans, asked, tmp_path), tmp_path))
     assert [one.record for one in first] == [one.record for one in second] == list(records.read(tmp_path))
 
 

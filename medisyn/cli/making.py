@@ -35,9 +35,9 @@ def generate(prompt: Annotated[str | None, typer.Argument(help="A clinical sente
     import dataclasses
 
     import medisyn
-    from medisyn import synthesizer
+    from medisyn import making, synthesizer
     from medisyn.evaluation import cost
-    asked = [(prompt, n, seed)] if prompt is not None else synthesizer.read_prompts(prompts_file, n, seed)
+    asked = [(prompt, n, seed)] if prompt is not None else making.read_prompts(prompts_file, n, seed)
     if guard not in (None, "block", "flag", "off"):
         raise typer.BadParameter(f"expected block, flag or off, found {guard!r}", param_hint="--guard")
     run_on, address = engine_of(engine)
@@ -53,8 +53,8 @@ def generate(prompt: Annotated[str | None, typer.Argument(help="A clinical sente
         from medisyn import bulk
         opening = bulk.Opening(str(model.absolute()) if model else None, maker.model.digest, index, guard == "block")
         many = bulk.many(opening, run_on, address, order)
-    making = synthesizer.make_all(maker, plans, asked, out, steps, guidance, accept, guard == "block", index, many)
-    for made in synthesizer.write(making, out):
+    coming = making.make_all(maker, plans, asked, out, steps, guidance, accept, guard == "block", index, many)
+    for made in making.write(coming, out):
         if isinstance(made, synthesizer.Refused):
             refused.append({"prompt": made.how.prompt, "seed": made.how.seed, "tries": len(made.verdicts), "reason": made.reason})
             tell(f"guard: {made.reason}")
@@ -65,11 +65,11 @@ def generate(prompt: Annotated[str | None, typer.Argument(help="A clinical sente
                          "guard": dataclasses.asdict(said) if said else None})
         tick(len(rows) + len(refused), total)
     if order:
-        synthesizer.put_in_order(out, order)
+        making.put_in_order(out, order)
     cost.note(out, stop(sum(Path(row["file"]).stem not in there for row in rows)))
     if refused and not rows:
         raise RuntimeError(f"all {len(refused)} images were refused by the guard; try other seeds or a lower guidance")
-    overview = synthesizer.contact_sheet(out, sheet, f"{maker.model.card.name}: synthetic images")
+    overview = making.contact_sheet(out, sheet, f"{maker.model.card.name}: synthetic images")
     summary = {"mode": guard, "blocked": sum(r["guard"]["blocked"] for r in rows if r["guard"]) + sum(r["tries"] for r in refused),
                "flagged": sum(r["guard"]["verdict"] == "flagged" for r in rows if r["guard"]), "refused": refused}
     if as_json:
@@ -130,12 +130,12 @@ def verify(file: Annotated[Path, typer.Argument(help="A PNG made by `medisyn gen
     Example: medisyn verify out/first/images/0123456789abcdef.png
     """
     import medisyn
-    from medisyn import synthesizer
+    from medisyn import making
     from medisyn.data import images
     made = images.read_provenance(file)
     if made is None:
         raise ValueError(f"{file} carries no provenance: it was not made by medisyn, or was stripped on its way")
-    found = synthesizer.compare(medisyn.load(model), file, made)
+    found = making.compare(medisyn.load(model), file, made)
     if as_json:
         show({"file": str(file), "provenance": made.as_dict(), **found})
     else:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.torch import load_file, save_file
 
-from medisyn import synthesizer
+from medisyn import making, synthesizer
 from medisyn.models import checkpoint
 from medisyn.models.dit import Dit, DitConfig, unguided
 from medisyn.models.vae import Vae, VaeConfig
@@ -248,10 +248,10 @@ def gallery(run: Path, each: int = 2) -> None:
     if not GALLERY.is_file() or (run / "gallery.png").is_file():
         return
     maker = synthesizer.load(run / "model")
-    asked = [(prompt, each, seed) for prompt, _, seed in synthesizer.read_prompts(GALLERY, each, 1)]
+    asked = [(prompt, each, seed) for prompt, _, seed in making.read_prompts(GALLERY, each, 1)]
     plans = {prompt: maker.plan(prompt) for prompt, _, _ in asked}
-    list(synthesizer.write(synthesizer.make_all(maker, plans, asked, run / "gallery"), run / "gallery"))
-    shutil.copyfile(synthesizer.contact_sheet(run / "gallery"), run / "gallery.png")
+    list(making.write(making.make_all(maker, plans, asked, run / "gallery"), run / "gallery"))
+    shutil.copyfile(making.contact_sheet(run / "gallery"), run / "gallery.png")
 
 
 # ---- home ------------------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ class Cancelled(Exception):
 def opened(model: Path, folder: Path) -> Make:
     """A model folder as a maker that writes into the collection `folder`."""
     import medisyn
-    from medisyn import synthesizer
+    from medisyn import making, synthesizer
     from medisyn.evaluation import guard as guards
     maker = medisyn.load(model)
     home = model / "guard"
@@ -49,11 +49,11 @@ def opened(model: Path, folder: Path) -> Make:
         for prompt in dict.fromkeys(prompt for prompt, _ in orders):
             step()
             plans[prompt] = maker.plan(prompt)
-        made = synthesizer.make_all(maker, plans, [(prompt, 1, seed) for prompt, seed in orders], folder, steps, guidance,
+        made = making.make_all(maker, plans, [(prompt, 1, seed) for prompt, seed in orders], folder, steps, guidance,
                                     accept, True, index)
         hook = maker.painter.denoiser.register_forward_pre_hook(step)  # a look before each step: an end within one of them
         try:
-            for one in synthesizer.write(made, folder):
+            for one in making.write(made, folder):
                 yield Outcome(None, one.reason) if isinstance(one, synthesizer.Refused) else Outcome(one.record)
         finally:
             made.close()
