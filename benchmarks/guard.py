@@ -18,11 +18,11 @@ import torch
 from intervals import estimate, missing, table, write
 
 from medisyn import synthesizer
-from medisyn.evaluation import guard, novelty
+from medisyn.evaluation import guard, looking, sets
 from medisyn.evaluation.sets import open_images
 
 PROMPT = "chest X-ray with pneumonia"
-GIVEN = ("plain", "flipped", "recompressed", "cropped")  # of novelty.CHANGES
+GIVEN = ("plain", "flipped", "recompressed", "cropped")  # of looking.CHANGES
 
 
 def pairs(maker: synthesizer.Synthesizer, accept: guard.Accept, rounds: int) -> np.ndarray:
@@ -45,7 +45,7 @@ def pairs(maker: synthesizer.Synthesizer, accept: guard.Accept, rounds: int) -> 
 def blocked(accept: guard.Accept, real: Path, n: int, side: int, seed: int = 0) -> list[tuple]:
     """Rows of a table: image type, the share of planted images blocked by change, the share of unseen images passed."""
     train, unseen = open_images(f"{real}:train", "train"), open_images(f"{real}:test", "unseen")
-    kinds = {s.name: novelty.kinds_of(s) for s in (train, unseen)}
+    kinds = {s.name: sets.kinds_of(s) for s in (train, unseen)}
     rows, rng = [], np.random.default_rng(seed)
 
     def passed(pixels: np.ndarray, kind: str) -> np.ndarray:
@@ -57,7 +57,7 @@ def blocked(accept: guard.Accept, real: Path, n: int, side: int, seed: int = 0) 
         original = train.pixels(mine, 2 * side)
         line = [kind]
         for change in GIVEN:
-            planted = guard.fitted(novelty.CHANGES[change](original, rng), side)
+            planted = guard.fitted(looking.CHANGES[change](original, rng), side)
             stopped = 1 - passed(planted, kind)
             line.append(estimate(lambda r, x=stopped: x[r].mean(), len(stopped), share=True).text)
         through = passed(unseen.pixels(other, side), kind) if len(other) else np.zeros(0)

@@ -3,7 +3,6 @@
 from functools import cache
 from pathlib import Path
 
-import judged
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 
 from medisyn.data import records
 from medisyn.data.records import Record
-from medisyn.evaluation import copies, novelty
+from medisyn.evaluation import closeness, looking, novelty
 from medisyn.evaluation.features import Extractor
 from medisyn.evaluation.sets import Images, Sets, open_images
 
@@ -56,8 +55,8 @@ REAL = {name: {kind: scenes(N[name], seed, kind) for kind in KINDS} for seed, na
 
 def near_copies(kind: str) -> np.ndarray:
     rng, base = np.random.default_rng(5), REAL["train"][kind][:8]
-    changed = [novelty.cropped(base[:2], rng), novelty.recompressed(base[2:4], rng), base[4:6, :, ::-1],
-               novelty.contrasted(base[6:], rng)]
+    changed = [looking.cropped(base[:2], rng), looking.recompressed(base[2:4], rng), base[4:6, :, ::-1],
+               looking.contrasted(base[6:], rng)]
     return np.ascontiguousarray(np.concatenate(changed))
 
 
@@ -69,7 +68,7 @@ CHEATS = {
     "noise": lambda kind: np.random.default_rng(3).integers(0, 256, (8, SIDE, SIDE, 3), np.uint8),
     "another type": lambda kind: REAL["train"][KINDS[kind == KINDS[0]]][:8],
     "unseen": lambda kind: REAL["unseen"][kind][:8],
-    "soft": lambda kind: novelty.blurred(scenes(8, 7, kind), 2.5),
+    "soft": lambda kind: closeness.blurred(scenes(8, 7, kind), 2.5),
 }
 
 
@@ -78,8 +77,8 @@ def measured(tmp_path_factory):
     """Rows by (name, group) of a way to cheat, measured once."""
     home = tmp_path_factory.mktemp("novelty")
     train, unseen = (written(home, name, REAL[name]) for name in ("train", "unseen"))
-    before = novelty.PLANTED
-    novelty.PLANTED = 3
+    before = looking.PLANTED
+    looking.PLANTED = 3
 
     @cache
     def rows(cheat: str) -> dict:
@@ -87,7 +86,7 @@ def measured(tmp_path_factory):
         features = {name: projected(images.pixels(range(len(images)), SIDE)) for name, images in sets.items()}
         return {(row.name, row.group): row for row in novelty.measure(sets, features, EXTRACTOR)}
     yield rows
-    novelty.PLANTED = before
+    looking.PLANTED = before
 
 
 # ---- ways to cheat ---------------------------------------------------------------------------------------------------
@@ -156,7 +155,7 @@ def test_every_row_says_its_extractor_and_its_reason_or_its_value(measured):
 
 
 def test_a_type_without_unseen_images_says_so_and_takes_the_strictest_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(novelty, "PLANTED", 3)
+    monkeypatch.setattr(looking, "PLANTED", 3)
     train = written(tmp_path, "train", {kind: pixels[:12] for kind, pixels in REAL["train"].items()})
     unseen = written(tmp_path, "unseen", {"chest_xray": REAL["unseen"]["chest_xray"][:12]})
     made = written(tmp_path, "made", {"dermoscopy": REAL["train"]["dermoscopy"][:4]})
@@ -168,98 +167,3 @@ def test_a_type_without_unseen_images_says_so_and_takes_the_strictest_limit(tmp_
         rows["copy_rate", "image_type=dermoscopy"].note
     assert "expected at least 2 training and 5 unseen images" in rows["nn_closer_to_train", "image_type=dermoscopy"].missing
     assert rows["nn_closer_to_train", "all"].value is None
-
-
-# ---- figures against closed forms ------------------------------------------------------------------------------------
-
-def normal(n: int, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=(n, 6))
-
-
-def test_nearer_to_train_is_a_half_for_one_distribution_whatever_the_sizes():
-    made, train, unseen = normal(400, 0), normal(500, 1), normal(60, 2)
-    votes = novelty.closer_to_train(novelty.distances(made, train), novelty.distances(made, unseen))
-    assert votes.mean() == pytest.approx(0.5, abs=0.06)
-
-
-def test_hidden_images_shorten_the_other_side_as_well():
-    """Each image hides half of the unseen ones: still a half, though fewer are left on one side."""
-    made, train, unseen = normal(500, 0), normal(80, 1), normal(80, 2)
-    gaps = novelty.distances(made, unseen)
-    gaps[:, ::2] = np.inf
-    assert novelty.closer_to_train(novelty.distances(made, train), gaps).mean() == pytest.approx(0.5, abs=0.06)
-    gaps[:] = np.inf
-    assert np.isnan(novelty.closer_to_train(novelty.distances(made, train), gaps)).all()
-
-
-def test_adversarial_accuracy_of_twins_apart_and_alike():
-    a = normal(300, 0)
-    assert novelty.adversarial_accuracy(a, a + 1e-6) == 0
-    assert novelty.adversarial_accuracy(a, a + 100) == 1
-    assert novelty.adversarial_accuracy(a, normal(300, 1)) == pytest.approx(0.5, abs=0.05)
-    with pytest.raises(ValueError, match="two sets of one size"):
-        novelty.adversarial_accuracy(a, a[:5])
-
-
-def test_an_image_is_authentic_outside_the_reach_of_its_nearest():
-    train = np.array([[0.0], [1.0], [10.0]])
-    assert novelty.authentic(np.array([[0.2], [1.9], [-1.5], [15.0], [19.5]]), train).tolist() == [False, False, True, False, True]
-
-
-def test_the_z_score_is_that_of_scipy():
-    from scipy.stats import mannwhitneyu
-    made, unseen = np.abs(normal(60, 0)[:, 0]), np.abs(normal(80, 1)[:, 0])
-    u = mannwhitneyu(made, unseen, method="asymptotic").statistic
-    expected = (u - 60 * 80 / 2) / np.sqrt(60 * 80 * 141 / 12)
-    assert novelty.mann_whitney_z(made, unseen) == pytest.approx(expected)
-    assert novelty.mann_whitney_z(unseen * 0, unseen) < -5
-
-
-def test_distances_are_those_of_scipy():
-    from scipy.spatial.distance import cdist
-    a, b = normal(20, 0), normal(30, 1)
-    assert novelty.distances(a, b) == pytest.approx(cdist(a, b), abs=1e-5)
-    assert novelty.two_nearest(a, b) == pytest.approx(np.sort(cdist(a, b), axis=1)[:, :2], abs=1e-5)
-
-
-def test_the_blur_is_found_that_was_used():
-    pixels = scenes(12, 1, "dermoscopy")
-    noisy = np.clip(pixels + np.random.default_rng(0).normal(0, 20, pixels.shape), 0, 255).astype(np.uint8)
-    for sigma in (1.0, 2.0):
-        wanted = float(np.median(novelty.sharpness(novelty.blurred(noisy, sigma))))
-        assert novelty.sigma_like(noisy, wanted) == pytest.approx(sigma, abs=0.15)
-    assert novelty.sigma_like(noisy, 1.0) == 0
-
-
-# ---- real images -----------------------------------------------------------------------------------------------------
-
-OPEN = Path(__file__).parent.parent / "data" / "open"
-
-
-@pytest.mark.skipif(not (OPEN / "metadata.jsonl").is_file(), reason="needs the collection data/open, which is not there")
-def test_planted_copies_of_real_ultrasound_images_are_found():
-    train, unseen = open_images(f"{OPEN}:train", "train"), open_images(f"{OPEN}:test", "unseen")
-    rows, held = (np.array([i for i, r in enumerate(s.records) if r.image_type == "ultrasound"])[:60] for s in (train, unseen))
-    against = copies.library(copies.shown(lambda k: train.pixels(rows[k], 128), len(rows)))
-    unseen_score, _ = copies.search(copies.shown(lambda k: unseen.pixels(held[k], 128), len(held)), against)
-    limit, rng = copies.limit(unseen_score), np.random.default_rng(0)
-    original = train.pixels(rows[:6], 256)
-    for change in novelty.CHANGES.values():
-        planted = change(original, rng)
-        score, _ = copies.search(copies.shown(lambda k, planted=planted: planted[k], 6), against)
-        assert (score >= limit.score).all()
-
-
-def test_an_image_is_likened_to_its_own_type_unless_it_surely_is_another_one():
-    squares = np.stack([np.repeat(judged.scene(seed, side=96)[..., None], 3, 2) for seed in range(12)])
-    kinds = np.array(["dermoscopy"] * 6 + ["blood_smear"] * 6)
-    against = copies.library(copies.shown(lambda rows: squares[rows], 12))
-    mixed = (0.5 * squares[2] + 0.5 * np.repeat(judged.scene(99, side=96)[..., None], 3, 2)).astype(np.uint8)
-    made = np.stack([mixed, squares[2]])
-    images = copies.shown(lambda rows: made[rows], 2)
-    score, row = copies.search(images, against)
-    assert row.tolist() == [2, 2] and score[0] < novelty.SURE <= score[1]
-    score, row = novelty.searched(images, np.array(["blood_smear", "blood_smear"]), against, kinds)
-    assert kinds[row[0]] == "blood_smear" and row[1] == 2
-    assert novelty.searched(images, np.array(["dermoscopy", "dermoscopy"]), against, kinds)[1].tolist() == [2, 2]
-    assert novelty.searched(images, np.array(["", "mri"]), against, kinds)[1].tolist() == [2, 2]

@@ -15,8 +15,7 @@ import numpy as np
 from medisyn import estimates
 from medisyn.estimates import Estimate
 from medisyn.evaluation.features import Extractor
-from medisyn.evaluation.novelty import kinds_of_sets
-from medisyn.evaluation.sets import Images, Sets, patients
+from medisyn.evaluation.sets import Images, Sets, kinds_of_sets, patients
 
 RATES = (0.01, 0.001)        # of false positives
 DRAWS = 200                  # bootstrap draws of patients

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from medisyn.data import sheets, vocabulary
-from medisyn.evaluation.novelty import Looked
+from medisyn.evaluation.looking import Looked
 from medisyn.evaluation.sets import Images, Sets
 
 SIDE = 128

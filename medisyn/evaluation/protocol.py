@@ -96,12 +96,12 @@ def judge_alignment(asked: Asked) -> Part:
 
 
 def judge_novelty(asked: Asked) -> Part:
-    from medisyn.evaluation import membership, novelty, panels
+    from medisyn.evaluation import looking, membership, novelty, panels
     rows: list[Estimate] = []
     pictures: list[Picture] = []
     for extractor in asked.extractors:
         features = asked.features(extractor, "novelty")
-        looked = novelty.look(asked.sets, features, extractor, seed=asked.seed,
+        looked = looking.look(asked.sets, features, extractor, seed=asked.seed,
                               progress=lambda k, n: asked.progress("novelty", k, n))
         rows += novelty.measure(asked.sets, features, extractor, seed=asked.seed, looked=looked)
         rows += membership.measure(asked.sets, features, extractor, seed=asked.seed)

@@ -234,6 +234,17 @@ def patients(images: Images) -> np.ndarray:
     return np.array([r.patient or f"image {r.id}" for r in images.records], dtype=object).astype(str)
 
 
+def kinds_of(images: Images) -> np.ndarray:
+    """The image type of each image, "" where it is unknown: strings (n,)."""
+    return np.array([r.image_type or "" for r in images.records], dtype=object).astype(str)
+
+
+def kinds_of_sets(sets: Sets) -> dict[str, np.ndarray]:
+    """`kinds_of` each set; where a set knows none, images of all sets are compared as one unknown type."""
+    found = {name: kinds_of(images) for name, images in sets.items()}
+    return found if all((kinds != "").any() for kinds in found.values()) else {k: np.full(len(v), "") for k, v in found.items()}
+
+
 def content(path: Path) -> str:
     """sha256 of a file's bytes, 64 hex digits; ValueError where they are no whole image."""
     status = Path(path).stat()
