@@ -95,6 +95,7 @@ def own(model: Model) -> Painter:
         else:
             drive = velocity(slice(0, 1)) if how.guidance == 1 else both
         latent = samplers.SAMPLERS[how.sampler](drive, noise, flow.times(how.steps, card.shift))
+        latent = samplers.textured(latent, [seed], card.texture)
         return model.vae.decode(latent.contiguous(memory_format=torch.channels_last)).clamp(-1, 1)[0]
 
     guided = model.dit.config.guided

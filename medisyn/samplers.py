@@ -12,6 +12,7 @@ from torch import Tensor
 from medisyn.flow import Velocity
 
 Sampler = Callable[[Velocity, Tensor, Tensor], Tensor]
+TEXTURE = 0x7E47  # with the seed of an image: that of the noise it is given for texture
 
 
 def euler(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
@@ -58,3 +59,13 @@ def seeded_noise(seeds: list[int], shape: tuple[int, ...]) -> Tensor:
     """One generator a seed, drawn on the CPU: an image depends on its own seed alone,
     not on its batch and not on the device. (len(seeds), *shape)."""
     return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
+
+
+def textured(latent: Tensor, seeds: list[int], std: float) -> Tensor:
+    """A latent (B, c, h, w) with noise of a little std added, which a decoder trained on noisy latents shows as texture.
+
+    As if sampling ended a little before t = 1. It follows from each image's seed and is not the noise that sampling began with.
+    """
+    if not std:
+        return latent
+    return latent + std * seeded_noise([seed ^ TEXTURE for seed in seeds], tuple(latent.shape[1:])).to(latent.device)

@@ -63,3 +63,13 @@ def test_guidance_goes_beyond_the_prompt_by_its_share():
     velocity = samplers.guided(lambda x, t: x + 1, lambda x, t: x, 3.0)
     assert torch.allclose(velocity(noise, t), noise + 3)
     assert torch.allclose(samplers.guided(lambda x, t: x + 1, lambda x, t: x, 0.0)(noise, t), noise)
+
+
+def test_texture_is_noise_of_its_own_that_follows_from_the_seed():
+    latent = torch.zeros(2, 4, 64, 64)
+    assert samplers.textured(latent, [1, 2], 0.0) is latent
+    made = samplers.textured(latent, [1, 2], 0.2)
+    assert made.std() == pytest.approx(0.2, rel=0.02) and not torch.equal(made[0], made[1])
+    assert torch.equal(made[1:], samplers.textured(latent[1:], [2], 0.2))          # whatever else is in the batch
+    began = samplers.seeded_noise([1], (4, 64, 64))
+    assert abs(float((made[0] * began[0]).mean())) < 0.01                         # not the noise that sampling began with

@@ -1,10 +1,13 @@
 """The synthesizer: an image is decided by its provenance, says so, and can be made again."""
 
 import dataclasses
+import json
+import shutil
 
 import numpy as np
 import pytest
 
+import medisyn
 from medisyn import synthesizer
 
 PROMPT = "chest X-ray with pneumonia"
@@ -38,6 +41,16 @@ def test_an_image_is_made_again_from_its_provenance(maker):
     again = maker.remake(made.record.provenance)
     assert np.array_equal(again.image, made.image)
     assert again.record == made.record
+
+
+def test_a_model_may_ask_for_a_little_noise_before_it_is_decoded(phantom_run, tmp_path):
+    shutil.copytree(phantom_run / "model", tmp_path / "model")
+    card = tmp_path / "model" / "medisyn.json"
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"texture": 0.2}))
+    plain, textured = (medisyn.load(folder) for folder in (phantom_run / "model", tmp_path / "model"))
+    (a,), (b,), (c,) = plain.generate(PROMPT, seed=3), textured.generate(PROMPT, seed=3), textured.generate(PROMPT, seed=3)
+    assert np.array_equal(b.image, c.image) and 0 < np.abs(a.image - b.image).mean() < 0.2
+    assert textured.remake(b.record.provenance).record.id == b.record.id
 
 
 def test_the_provenance_of_another_model_is_refused(maker):

@@ -69,7 +69,7 @@ def export(recipe: FinetuneRecipe, base: Base, known: Sequence[Record], side: in
         base.save(out)
         before = Path(base.source)
         old = checkpoint.settings_from(Card, json.loads((before / "medisyn.json").read_text()), before / "medisyn.json")
-        card = dataclasses.replace(card, n_images=old.n_images + n_images, shift=old.shift, guided=old.guided,
+        card = dataclasses.replace(card, n_images=old.n_images + n_images, shift=old.shift, guided=old.guided, texture=old.texture,
                                    base=f"{old.name} ({base.digest[:19]})")
         support = json.loads((before / "support.json").read_text(encoding="utf-8")) + support
         if (before / "training_data.json").is_file():

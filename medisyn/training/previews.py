@@ -39,8 +39,10 @@ def made(recipe: Recipe, folder: Path, pixels: Pixels, dit: Dit, rows: Sequence[
         none = torch.full_like(style, dit.config.n_styles)
         velocity = samplers.guided(lambda x, t, a=tokens, b=pooled, s=style: dit(x, t, a, b, s),
                                    lambda x, t, a=none_tokens, b=none_pooled, s=none: dit(x, t, a, b, s), recipe.model.guidance)
-        noise = samplers.seeded_noise([seed + start + k for k in range(len(mine))], shape).to(where)
-        image = vae.decode(samplers.multistep(velocity, noise, times)).clamp(-1, 1).cpu()
+        seeds = [seed + start + k for k in range(len(mine))]
+        noise = samplers.seeded_noise(seeds, shape).to(where)
+        latent = samplers.multistep(velocity, noise, times)
+        image = vae.decode(samplers.textured(latent, seeds, recipe.model.texture)).clamp(-1, 1).cpu()
         gray = torch.from_numpy(autoencoder.are_gray(pixels, np.array(mine))).view(-1, 1, 1, 1)
         found.append(torch.where(gray, image.mean(1, keepdim=True).expand_as(image), image))
     return torch.cat(found)

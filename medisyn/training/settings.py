@@ -33,6 +33,7 @@ class ModelSettings(BaseModel):
     guidance: float = 2.0
     sampler: str = "multistep"
     shift: float = 1.0                  # of the sampling times, towards noise
+    texture: float = Field(0.0, ge=0)   # std of noise added to the latent before it is decoded
 
 
 class Recipe(BaseModel):
