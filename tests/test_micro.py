@@ -1,11 +1,17 @@
 """Micro-batches: parts have the gradient of the whole, and a step that found no memory is done again with smaller ones."""
 
+import dataclasses
+
+import phantoms
 import pytest
 import torch
 from test_run import quiet
 from torch import nn
 
-from medisyn.training import micro, run
+from medisyn.data import records
+from medisyn.models.recogniser import Recogniser
+from medisyn.models.vae import Vae
+from medisyn.training import autoencoder, batches, micro, recogniser, run
 from medisyn.training.micro import Micro, accumulate
 from medisyn.training.run import Plan, Trainee
 
@@ -128,3 +134,94 @@ def test_a_resumed_run_passes_as_many_at_once_as_the_stopped_one(tmp_path):
     assert resumed.micro.size == 3
     for a, b in zip(whole.modules["net"].parameters(), resumed.modules["net"].parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+# ---- the stages that use it --------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def pixels(tmp_path_factory) -> batches.Pixels:
+    """Phantoms of two types, of which every third has no known finding."""
+    home = tmp_path_factory.mktemp("pixels")
+    collection = phantoms.collection(home / "collection", n=90)
+    known = [dataclasses.replace(r, findings={} if i % 3 == 0 else r.findings) for i, r in enumerate(records.read(collection))]
+    records.write(known, collection)
+    return batches.pack([collection], home / "packed", 72)
+
+
+def recogniser_of(stage: run.Stage, pixels: batches.Pixels, n_images: int) -> nn.Module | None:
+    return recogniser.fit(stage, pixels, 1, recogniser.RecogniserSettings(n_images=n_images, side=32, widths=(32, 32, 32), batch=8))
+
+
+def vae_of(stage: run.Stage, pixels: batches.Pixels, n_images: int) -> nn.Module | None:
+    """Latents of 8 x 8 cells or more are resampled; the second half of the steps is on whole images, six at a time."""
+    settings = autoencoder.VaeSettings(latent_channels=4, widths=(32, 32, 32), encoder_blocks=(0, 0, 1), decoder_blocks=(0, 0, 1),
+                                       n_images=n_images, batch=8, crop=64, whole_share=0.5, similarity=0.1, equivariance=1.0)
+    return autoencoder.fit(stage, pixels, 72, 1, settings)
+
+
+STAGES = {"recogniser": (recogniser, recogniser_of, Recogniser, "forward"), "vae": (autoencoder, vae_of, Vae, "decode_raw")}
+
+
+def followed(monkeypatch, module, before: list) -> None:
+    """Keep the gradients of each step, as they are averaged over the ranks."""
+    def averaged(parameters: list[torch.Tensor]) -> None:
+        before.append([p.grad.clone() for p in parameters if p.grad is not None])
+    monkeypatch.setattr(module, "average_gradients", averaged)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_without_memory_goes_on_with_less_at_once_and_the_same_gradient(name, pixels, tmp_path, monkeypatch):
+    module, fit, network, method = STAGES[name]
+    whole, parts, said, sizes, usual = [], [], [], [], getattr(network, method)
+    followed(monkeypatch, module, whole)
+    assert fit(run.Stage(tmp_path / "whole", name, lambda text: None), pixels, 32) is not None
+
+    def short(self, batch: torch.Tensor):
+        sizes.append(len(batch))
+        found = usual(self, batch)
+        if torch.is_grad_enabled() and len(batch) > 3:
+            torch.empty(2**60, dtype=torch.uint8)  # a true failure of the allocator, in the middle of a forward pass
+        return found
+    followed(monkeypatch, module, parts)
+    monkeypatch.setattr(network, method, short)
+    assert fit(run.Stage(tmp_path / "short", name, said.append), pixels, 32) is not None
+    assert len(whole) == len(parts) == 4
+    assert sizes[:6] == [8, 4, 2, 2, 2, 2]
+    assert [text for text in said if "memory" in text] == [
+        f"{name}: memory does not suffice for 8 images at once: from here on 4 pass at a time; the batch stays 8",
+        f"{name}: memory does not suffice for 4 images at once: from here on 2 pass at a time; the batch stays 8"]
+    for a, b in zip(whole[0], parts[0], strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
+    assert any(g.abs().max() > 1e-3 for g in whole[0])
+
+
+def test_the_recogniser_of_these_phantoms_has_findings_to_learn(pixels):
+    """Else parts would average to the whole whatever they divide by."""
+    assert recogniser.questions([pixels.records[r] for r in pixels.of_split("train")])[1]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_that_was_short_of_memory_is_resumed_bit_for_bit(name, pixels, tmp_path, monkeypatch):
+    """Memory is short in the first step alone: what was stopped goes on with as many at once as it had come down to."""
+    module, fit, network, method = STAGES[name]
+    usual, left, asked = getattr(network, method), [0], [0]
+
+    def short(self, batch: torch.Tensor):
+        if torch.is_grad_enabled() and left[0] and len(batch) > 3:
+            left[0] -= 1
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return usual(self, batch)
+    monkeypatch.setattr(network, method, short)
+    left[0] = 2
+    whole = fit(run.Stage(tmp_path / "whole", name, lambda text: None), pixels, 32)
+    agreed = run.Stop.agreed
+
+    def stopped(stop: run.Stop) -> bool:
+        asked[0] += 1
+        return agreed(stop) or asked[0] > 2
+    monkeypatch.setattr(run.Stop, "agreed", stopped)
+    left[0] = 2
+    assert fit(run.Stage(tmp_path / "cut", name, lambda text: None), pixels, 32) is None
+    monkeypatch.setattr(run.Stop, "agreed", agreed)
+    resumed = fit(run.Stage(tmp_path / "cut", name, lambda text: None), pixels, 32)
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True))

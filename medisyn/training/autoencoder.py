@@ -5,6 +5,7 @@ resampled to another size against the image resampled alike (EQ-VAE, arXiv:2502.
 latents that a denoiser learns several times faster.
 """
 
+import copy
 from collections.abc import Callable
 
 import numpy as np
@@ -20,6 +21,7 @@ from medisyn.models.vae import FACTOR, Vae, VaeConfig, gray, resized
 from medisyn.training import batches, device
 from medisyn.training.batches import Pixels
 from medisyn.training.ema import Ema
+from medisyn.training.micro import Micro, accumulate
 from medisyn.training.run import Plan, Stage, Trainee, average_gradients, learning_rate, my_share, train
 
 
@@ -226,6 +228,7 @@ def fit(stage: Stage, pixels: Pixels, image_size: int, seed: int, settings: VaeS
     share_of_whole = my_share(fewer)
     flops = device.flops(lambda: vae.decode_raw(vae.moments(torch.zeros(2, 3, settings.crop, settings.crop, device=where))[0])
                          ) / 2 if where.type == "cuda" else 0.0
+    micro = Micro()
     device.compile_blocks(where, vae, ConvBlock, dynamic=True)  # crops, whole images and resampled latents: one compilation
 
     def step(i: int) -> dict[str, Tensor]:
@@ -241,16 +244,17 @@ def fit(stage: Stage, pixels: Pixels, image_size: int, seed: int, settings: VaeS
                 resident.whole(array, chosen[:fewer][mine], image_size)
         shape = (n, settings.latent_channels, image.shape[2] // FACTOR, image.shape[3] // FACTOR)
         noise = torch.randn(shape, generator=device.generator(seed, i, where), device=where)[mine]
-        losses = step_loss(vae, image, settings, rng, noise, features, halves=array is not None)
-        optimizer.zero_grad()
-        losses["loss"].backward()
+
+        def losses(part: slice) -> dict[str, Tensor]:  # all parts are resampled alike
+            return step_loss(vae, image[part], settings, copy.deepcopy(rng), noise[part], features, halves=array is not None)
+        found = accumulate(vae.parameters(), len(image), losses, micro, lambda text: stage.message(f"{stage.name}: {text}"))
         average_gradients(list(vae.parameters()))
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(settings.learning_rate, i, plan.steps, 100, 0.5)
         optimizer.step()
         ema.update(vae, i)
-        return {k: v.detach() for k, v in losses.items()}
+        return found
 
     def draw() -> Image.Image:
         with device.eager(where):
@@ -265,7 +269,7 @@ def fit(stage: Stage, pixels: Pixels, image_size: int, seed: int, settings: VaeS
         return {"psnr_db": float(psnr(made, image).mean())}
 
     trainee = Trainee(step, {"vae": vae, "ema": ema.network}, {"adamw": optimizer}, draw, validate, flops=flops,
-                      peak=device.peak(where))
+                      peak=device.peak(where), micro=micro)
     if not train(stage, plan, trainee, resume):
         return None
     return ema.network

@@ -18,6 +18,7 @@ from medisyn.training import batches
 from medisyn.training.autoencoder import to_tensor
 from medisyn.training.batches import Pixels
 from medisyn.training.ema import Ema
+from medisyn.training.micro import Micro, accumulate
 from medisyn.training.run import Plan, Stage, Trainee, average_gradients, learning_rate, my_share, train
 
 SEEN = 20    # training images that must show a finding, and as many that must lack it
@@ -84,15 +85,16 @@ def augmented(pixels: Pixels, rows: np.ndarray, size: int, settings: RecogniserS
     return (image * gain + shift).clamp(-1, 1)
 
 
-def loss(logits: tuple[Tensor, Tensor], kinds: Tensor, states: Tensor, rarity: Tensor) -> Tensor:
+def loss(logits: tuple[Tensor, Tensor], kinds: Tensor, states: Tensor, rarity: Tensor, counted: Tensor | None = None) -> Tensor:
     """Cross-entropy of the type, and of each finding that is known, averaged over those.
 
-    rarity: (F,) how much more a present finding counts than an absent one.
+    rarity: (F,) how much more a present finding counts than an absent one. counted: how many known findings the average is
+    over; None: those of these images. A part of a batch has its share of the batch's, so that parts average to the whole.
     """
     types, findings = logits
     known = torch.isfinite(states)
     each = F.binary_cross_entropy_with_logits(findings, states.nan_to_num(), reduction="none", pos_weight=rarity)
-    return F.cross_entropy(types, kinds) + (each * known).sum() / known.sum().clamp_min(1)
+    return F.cross_entropy(types, kinds) + (each * known).sum() / (known.sum().clamp_min(1) if counted is None else counted)
 
 
 def fit(stage: Stage, pixels: Pixels, seed: int, settings: RecogniserSettings,
@@ -110,26 +112,30 @@ def fit(stage: Stage, pixels: Pixels, seed: int, settings: RecogniserSettings,
     share = my_share(settings.batch)
     states = truth([pixels.records[r] for r in rows], config)[1]
     rarity = ((states == 0).sum(0) / (states == 1).sum(0).clamp_min(1)).clamp(0.1, 10)
+    micro = Micro()
 
     def step(i: int) -> dict[str, Tensor]:
         rng = batches.generator(seed, "recogniser", i)
         chosen = rows[batches.order(p, settings.batch, seed + 2, i)]
         image = augmented(pixels, chosen, settings.side, settings, rng)[share]
         kinds, states = truth([pixels.records[r] for r in chosen[share]], config)
-        wrong = loss(network(image), kinds, states, rarity)
-        optimizer.zero_grad()
-        wrong.backward()
+        known = torch.isfinite(states).sum().clamp_min(1)
+
+        def losses(part: slice) -> dict[str, Tensor]:
+            mine = known * ((part.stop - part.start) / len(image))
+            return {"loss": loss(network(image[part]), kinds[part], states[part], rarity, mine)}
+        found = accumulate(network.parameters(), len(image), losses, micro, lambda text: stage.message(f"{stage.name}: {text}"))
         average_gradients(list(network.parameters()))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(settings.learning_rate, i, plan.steps, 50, 0.5)
         optimizer.step()
         ema.update(network, i)
-        return {"loss": wrong.detach()}
+        return found
 
     def validate() -> dict[str, float]:
         return accuracy(ema.network, pixels, held_out[[pixels.records[r].image_type in types for r in held_out]], settings.side)
 
-    trainee = Trainee(step, {"recogniser": network, "ema": ema.network}, {"adamw": optimizer}, None, validate)
+    trainee = Trainee(step, {"recogniser": network, "ema": ema.network}, {"adamw": optimizer}, None, validate, micro=micro)
     return ema.network if train(stage, plan, trainee, resume) else None
 
 
