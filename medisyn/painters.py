@@ -84,14 +84,19 @@ def own(model: Model) -> Painter:
         def velocity(keep: slice) -> flow.Velocity:
             return lambda x, t: dit(x, t, tokens[keep], pooled[keep], style[keep])
 
+        def guides(t: Tensor) -> bool:
+            return card.guidance_from <= float(t[0]) <= card.guidance_until
+
         def both(x: Tensor, t: Tensor) -> Tensor:
+            if not guides(t):
+                return velocity(slice(0, 1))(x, t)
             plain, told = velocity(slice(None))(x.expand(2, -1, -1, -1), t.expand(2)).flip(0).split(1)
             return plain.lerp(told, how.guidance)
 
         noise = samplers.seeded_noise([seed], shape)
         if dit.config.guided:  # it adds the guidance itself: one call a step
-            own_guidance = torch.tensor([how.guidance - 1])
-            drive = lambda x, t: dit(x, t, tokens[:1], pooled[:1], style[:1], None, own_guidance)  # noqa: E731
+            def drive(x: Tensor, t: Tensor) -> Tensor:
+                return dit(x, t, tokens[:1], pooled[:1], style[:1], None, torch.tensor([how.guidance - 1 if guides(t) else 0.0]))
         else:
             drive = velocity(slice(0, 1)) if how.guidance == 1 else both
         latent = samplers.SAMPLERS[how.sampler](drive, noise, flow.times(how.steps, card.shift))

@@ -48,11 +48,20 @@ def multistep(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
 SAMPLERS: dict[str, Sampler] = {"euler": euler, "heun": heun, "multistep": multistep}
 
 
-def guided(conditional: Velocity, unconditional: Velocity, guidance: float) -> Velocity:
-    """Classifier-free guidance, Ho and Salimans 2022, eq. 6: 1 follows the prompt plainly, more follows it harder."""
+def guided(conditional: Velocity, unconditional: Velocity, guidance: float, since: float = 0.0, until: float = 1.0) -> Velocity:
+    """Classifier-free guidance, Ho and Salimans 2022, eq. 6: 1 follows the prompt plainly, more follows it harder.
+
+    since, until: the times between which it is guided; outside, one call a step is enough (Kynkaanniemi et al. 2024,
+    arXiv:2404.07724).
+    """
     if guidance == 1:
         return conditional
-    return lambda x, t: unconditional(x, t).lerp(conditional(x, t), guidance)
+
+    def both(x: Tensor, t: Tensor) -> Tensor:
+        if not since <= float(t[0]) <= until:
+            return conditional(x, t)
+        return unconditional(x, t).lerp(conditional(x, t), guidance)
+    return both
 
 
 def seeded_noise(seeds: list[int], shape: tuple[int, ...]) -> Tensor:

@@ -73,3 +73,17 @@ def test_texture_is_noise_of_its_own_that_follows_from_the_seed():
     assert torch.equal(made[1:], samplers.textured(latent[1:], [2], 0.2))          # whatever else is in the batch
     began = samplers.seeded_noise([1], (4, 64, 64))
     assert abs(float((made[0] * began[0]).mean())) < 0.01                         # not the noise that sampling began with
+
+
+def test_guidance_between_two_times_calls_twice_there_and_once_elsewhere():
+    calls = []
+
+    def counted(name: str):
+        def velocity(x, t):
+            calls.append((name, float(t[0])))
+            return torch.zeros_like(x) + (name == "told")
+        return velocity
+    drive = samplers.guided(counted("told"), counted("plain"), 3.0, 0.25, 0.5)
+    made = samplers.euler(drive, torch.zeros(1, 1, 2, 2), flow.times(8))
+    assert [t for name, t in calls if name == "plain"] == [0.25, 0.375, 0.5] and len(calls) == 8 + 3
+    assert torch.allclose(made, torch.full_like(made, (5 * 1.0 + 3 * 3.0) / 8))

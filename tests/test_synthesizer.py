@@ -43,6 +43,19 @@ def test_an_image_is_made_again_from_its_provenance(maker):
     assert again.record == made.record
 
 
+def test_a_model_may_ask_for_guidance_between_two_times_alone(phantom_run, tmp_path):
+    shutil.copytree(phantom_run / "model", tmp_path / "model")
+    card, images = tmp_path / "model" / "medisyn.json", []
+    plain = json.loads(card.read_text())
+    for since, until in ((0.0, 1.0), (0.3, 0.6), (2.0, 3.0)):
+        card.write_text(json.dumps(plain | {"guidance_from": since, "guidance_until": until}))
+        maker = medisyn.load(tmp_path / "model")
+        images.append(maker.generate(PROMPT, seed=3, guidance=4.0)[0].image)
+    never, = maker.generate(PROMPT, seed=3, guidance=1.0)
+    assert np.allclose(images[2], never.image, atol=1e-4)           # a time that never comes: as if not guided
+    assert len({image.tobytes() for image in images}) == 3
+
+
 def test_a_model_may_ask_for_a_little_noise_before_it_is_decoded(phantom_run, tmp_path):
     shutil.copytree(phantom_run / "model", tmp_path / "model")
     card = tmp_path / "model" / "medisyn.json"

@@ -57,6 +57,8 @@ class Card:
     n_images: int                        # images the denoiser was trained on, repeats counted
     shift: float = 1.0                   # of the sampling times, towards noise
     guided: float = 0.0                  # the denoiser guides itself up to 1 + guided, in one call a step; 0: two calls a step
+    guidance_from: float = 0.0           # times, 0 noise to 1 image, between which it is guided; outside, it follows
+    guidance_until: float = 1.0          # the prompt plainly (arXiv:2404.07724)
     texture: float = 0.0                 # std of noise added to the latent before it is decoded: what a small denoiser smooths away
     base: str = ""                       # the model that it was taught from, with the begin of its hash; "": from scratch
 

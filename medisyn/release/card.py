@@ -37,6 +37,9 @@ def head(card: dict, data: list[dict], looks: bool) -> list[str]:
            if card.get("guided") else "")
     again = (" A small recogniser, trained on the same images, looks at what was made: what it does not take for what was asked "
              "for is drawn again, three times at most, and the provenance says so.") if looks else ""
+    between = ""
+    if (card.get("guidance_from", 0.0), card.get("guidance_until", 1.0)) != (0.0, 1.0):
+        between = f" between t = {card['guidance_from']:g} and {card['guidance_until']:g} (0 is noise, 1 the image)"
     noise = f", noise of {card['texture']:g} added to the latent for texture" if card.get("texture") else ""
     begun = f"Taught from {card['base']}, with" if card.get("base") else "Trained from scratch on"
     return ["---", f"license: {card['licence'].lower()}", "library_name: medisyn", "pipeline_tag: text-to-image",
@@ -46,7 +49,7 @@ def head(card: dict, data: list[dict], looks: bool) -> list[str]:
             "Image types: " + ", ".join(vocabulary.IMAGE_TYPES[t].label for t in types) + ".", "",
             f"{begun} {sum(row['n_images'] for row in data):,} images (the denoiser drew {card['n_images']:,}, repeats counted). "
             f"Sampled by default with "
-            f"{card['sampler']}, {card['steps']} steps, guidance {card['guidance']:g}{noise}.{own}{again}", "",
+            f"{card['sampler']}, {card['steps']} steps, guidance {card['guidance']:g}{between}{noise}.{own}{again}", "",
             "```", "medisyn generate \"chest X-ray with bacterial pneumonia\" -n 4 --seed 0 -o out/first", "```", ""]
 
 
@@ -78,8 +81,9 @@ def memorising(signs: dict) -> list[str]:
     return ["## Memorising, as training followed it", "",
             f"Held-out loss behind training loss: {told(signs['gap'], '+.1%')} (at most {signs['most_gap']:.0%}). "
             "Nearest-neighbour ratio of images made, to training over unseen ones, against that of unseen images: "
-            f"{told(signs['nearest_ratio'], '.2f')} (1: they lie as unseen patients do; at least {signs['least_ratio']}, where they do not "
-            f"lie farther from training images than unseen ones: {told(signs['nearest_distance'], '.2f')} times as far). "
+            f"{told(signs['nearest_ratio'], '.2f')} (1: they lie as unseen patients do; at least {signs['least_ratio']}, where "
+            "they do not lie farther from training images than unseen ones: "
+            f"{told(signs['nearest_distance'], '.2f')} times as far). "
             f"{signs['told'][0].upper()}{signs['told'][1:]}.", ""]
 
 

@@ -38,7 +38,8 @@ def made(recipe: Recipe, folder: Path, pixels: Pixels, dit: Dit, rows: Sequence[
         style = torch.tensor([int(encoded.style[first[i]]) for i in mine], device=where)
         none = torch.full_like(style, dit.config.n_styles)
         velocity = samplers.guided(lambda x, t, a=tokens, b=pooled, s=style: dit(x, t, a, b, s),
-                                   lambda x, t, a=none_tokens, b=none_pooled, s=none: dit(x, t, a, b, s), recipe.model.guidance)
+                                   lambda x, t, a=none_tokens, b=none_pooled, s=none: dit(x, t, a, b, s), recipe.model.guidance,
+                                   recipe.model.guidance_from, recipe.model.guidance_until)
         seeds = [seed + start + k for k in range(len(mine))]
         noise = samplers.seeded_noise(seeds, shape).to(where)
         latent = samplers.multistep(velocity, noise, times)

@@ -33,6 +33,8 @@ class ModelSettings(BaseModel):
     guidance: float = 2.0
     sampler: str = "multistep"
     shift: float = 1.0                  # of the sampling times, towards noise
+    guidance_from: float = Field(0.0, ge=0, le=1)   # times, 0 noise to 1 image, between which it is guided
+    guidance_until: float = Field(1.0, ge=0, le=1)
     texture: float = Field(0.0, ge=0)   # std of noise added to the latent before it is decoded
 
 

@@ -344,7 +344,8 @@ def export(recipe: Recipe, folder: Path, pixels: Pixels, dit: Dit, out: Path) ->
     n_images += (begun := begin.opened(recipe.start)).card.n_images if recipe.start else 0
     card = checkpoint.Card(settings.name, recipe.image_size, settings.steps, settings.guidance, settings.sampler, settings.licence,
                            n_images, settings.shift, dit.config.guided,
-                           settings.texture, f"{begun.card.name} ({begun.digest[:19]})" if recipe.start else "")
+                           settings.guidance_from, settings.guidance_until, settings.texture,
+                           f"{begun.card.name} ({begun.digest[:19]})" if recipe.start else "")
     read, trained = reader(folder), (folder / "recogniser" / "network.safetensors").is_file()
     checkpoint.save(out, card, scaled_vae(folder), dit, read.encoder, read.tokenizer,
                     support_with_styles(pixels, latents.load(folder / "latents")),

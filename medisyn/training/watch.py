@@ -15,6 +15,7 @@ from torch import nn
 
 from medisyn.training.nearness import Near
 
+UNKNOWN = -1.0     # a sign that was not measured; no gap and no ratio reaches it
 LEAST_RATIO = 0.9  # nearest-neighbour ratio under which images made lie too near to the training images
 
 
@@ -29,7 +30,7 @@ class Watch(nn.Module):
         self.register_buffer("lowest", torch.tensor(float("inf"), dtype=torch.float64))
         self.register_buffer("best_at", torch.zeros((), dtype=torch.int64))    # images
         self.register_buffer("lagging", torch.zeros((), dtype=torch.int64))    # intervals in a row
-        unknown = torch.full((3,), float("nan"), dtype=torch.float64)
+        unknown = torch.full((3,), UNKNOWN, dtype=torch.float64)
         self.register_buffer("last", unknown.clone())   # gap, nearest-neighbour ratio and distance of the weights kept
         self.register_buffer("seen", unknown.clone())   # of the newest
 
@@ -52,15 +53,16 @@ class Watch(nn.Module):
         """
         row = {} if near is None else {"nearest_ratio": near.ratio, "nearest_distance": near.distance}
         if held_out is None:
-            gap, better = float("nan"), True
+            gap, better = UNKNOWN, True
         else:
             before = self.before.tolist()
             gap = (held_out / before[1]) / (train / before[0]) - 1
             row["gap"] = gap
             better = newest or held_out < float(self.lowest)
-        memorises = gap > self.gap or (near is not None and near.ratio < LEAST_RATIO and near.distance < 1)
+        lags = held_out is not None and gap > self.gap
+        memorises = lags or (near is not None and near.ratio < LEAST_RATIO and near.distance < 1)
         self.lagging.copy_(self.lagging + 1 if memorises else torch.zeros_like(self.lagging))
-        signs = (gap, float("nan"), float("nan")) if near is None else (gap, near.ratio, near.distance)
+        signs = (gap, UNKNOWN, UNKNOWN) if near is None else (gap, near.ratio, near.distance)
         self.seen.copy_(torch.tensor(signs, dtype=torch.float64))
         if better and not memorises:
             take(self.best, average)
@@ -80,7 +82,8 @@ class Watch(nn.Module):
             return "no held-out image was given, so no loss could stop it from memorising: the last weights are kept"
         reason = "all images were seen"
         if self.enough():
-            reason = (f"held-out loss lagged behind by more than {self.gap:.0%}" if float(self.seen[0]) > self.gap else
+            lags = self.begun() and float(self.seen[0]) > self.gap
+            reason = (f"held-out loss lagged behind by more than {self.gap:.0%}" if lags else
                       f"images made lay too near to training images (ratio {float(self.seen[1]):.2f}, at least {LEAST_RATIO})")
         at = int(self.best_at)
         if not at:
@@ -90,7 +93,7 @@ class Watch(nn.Module):
 
     def published(self) -> dict[str, float | int | str | None]:
         """The signs of the weights that are kept, for the model's card; None where one was not measured."""
-        gap, ratio, distance = (None if value != value else round(value, 4) for value in self.last.tolist())
+        gap, ratio, distance = (None if value == UNKNOWN else round(value, 4) for value in self.last.tolist())
         return {"gap": gap, "most_gap": self.gap, "nearest_ratio": ratio, "nearest_distance": distance, "least_ratio": LEAST_RATIO,
                 "after_images": int(self.best_at), "told": self.told()}
 
