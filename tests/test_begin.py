@@ -40,6 +40,18 @@ def test_the_card_counts_all_images_that_it_learned_from(further, phantom_run):
     assert after == before + 32
 
 
+def test_a_model_s_decoder_alone_can_be_trained_on(phantom_recipe, phantom_run, tmp_path):
+    settings = recipe.read(phantom_recipe, [f"start={json.dumps(str(phantom_run / 'model'))}", "dit.n_images=0",
+                                            "decoder.further=true", "decoder.n_images=12", "decoder.grid=4.0", "model.texture=0.1"])
+    stages.run(settings, tmp_path)
+    before, after = (checkpoint.load(folder / "model") for folder in (phantom_run, tmp_path))
+    assert same(before.text, after.text) and same(before.dit, after.dit) and same(before.vae.encoder, after.vae.encoder)
+    assert not same(before.vae.decoder, after.vae.decoder)
+    assert after.support == before.support and after.card == dataclasses.replace(before.card, texture=0.1)
+    assert {path.parent.name for path in tmp_path.glob("*/log.jsonl")} == {"decoder"}
+    assert (tmp_path / "model" / "training_data.json").read_text() == (phantom_run / "model" / "training_data.json").read_text()
+
+
 def test_an_outlook_says_what_is_taken_over(further):
     first, second = stages.outlook(further[0])
     assert "taken over from" in first

@@ -4,6 +4,7 @@ The new run finds style clusters of its own among its images. Each begins as tha
 which the model explains its images best.
 """
 
+import json
 import shutil
 from collections import defaultdict
 from pathlib import Path
@@ -26,10 +27,16 @@ EXAMPLES = 4      # images that a cluster is tried on
 TIMES = (0.5,)
 
 
-def kept_of(model: Model) -> dict[str, torch.nn.Module]:
+def kept_of(model: Model, denoiser: bool = False) -> dict[str, torch.nn.Module]:
     """The networks of a model that a new run takes over as they are, by the stage that would have made them."""
-    kept = {"text": model.text, "vae": model.vae, "decoder": model.vae}
+    kept = {"text": model.text, "vae": model.vae, "decoder": model.vae} | ({"dit": model.dit} if denoiser else {})
     return kept | ({"recogniser": model.recogniser} if model.recogniser is not None else {})
+
+
+def sources_of(folder: str) -> list[dict]:
+    """The rows of the training images that a model folder names; none where it does not say."""
+    path = Path(folder).expanduser() / "training_data.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
 
 
 def words(model: Path, stage: Path) -> None:

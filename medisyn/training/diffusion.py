@@ -44,7 +44,7 @@ class DitSettings(BaseModel):
     heads: int = 3
     depth: int = 8
     stem: int = 64
-    n_images: int = 300_000
+    n_images: int = 300_000             # 0, with `start`: the denoiser is that model's
     batch: int = 64
     micro: int | None = Field(None, ge=1)   # images that pass through the network at once; None: as many as memory takes
     learning_rate: float = 1e-3         # of vectors, embeddings, convolutions (AdamW)

@@ -86,14 +86,17 @@ def take_over(recipe: Recipe, folder: Path, pixels: Pixels) -> None:
     if model.card.image_size != recipe.image_size:
         raise ValueError(f"{recipe.start} makes images of {model.card.image_size} pixels, the recipe says {recipe.image_size}; "
                          "set image_size to the model's")
-    for name, network in begin.kept_of(model).items():
+    whole = not recipe.dit.n_images
+    if whole and not (latent := Stage(folder, "latents")).finished():
+        latent.finish({"config": dataclasses.asdict(model.vae.config)})
+    for name, network in begin.kept_of(model, denoiser=whole).items():
         if name == "decoder" and recipe.decoder.further:
             continue
         stage = Stage(folder, name)
         if not stage.finished():
             if name == "text":
                 begin.words(recipe.start, stage.folder)
-            if name == "recogniser":
+            if name == "recogniser" and not whole:
                 network = recogniser.calibrated(network, pixels, pixels.of_split("val"))
             keep(stage, network, network.config)
             say(f"{name}: taken over from {recipe.start}")
@@ -345,12 +348,15 @@ def export(recipe: Recipe, folder: Path, pixels: Pixels, dit: Dit, out: Path) ->
     card = checkpoint.Card(settings.name, recipe.image_size, settings.steps, settings.guidance, settings.sampler, settings.licence,
                            n_images, settings.shift, dit.config.guided,
                            settings.guidance_from, settings.guidance_until, settings.texture,
-                           f"{begun.card.name} ({begun.digest[:19]})" if recipe.start else "")
+                           begun.card.base if recipe.start else "")
+    support = begun.support if recipe.start and not recipe.dit.n_images else \
+        support_with_styles(pixels, latents.load(folder / "latents"))
     read, trained = reader(folder), (folder / "recogniser" / "network.safetensors").is_file()
-    checkpoint.save(out, card, scaled_vae(folder), dit, read.encoder, read.tokenizer,
-                    support_with_styles(pixels, latents.load(folder / "latents")),
+    checkpoint.save(out, card, scaled_vae(folder), dit, read.encoder, read.tokenizer, support,
                     kept(folder / "recogniser", Recogniser, RecogniserConfig) if trained else None)
-    write_json(out / "training_data.json", training_data([r for r in pixels.records if r.split == "train"]))
+    seen = training_data([r for r in pixels.records if r.split == "train"])
+    earlier = begin.sources_of(recipe.start) if recipe.start else []
+    write_json(out / "training_data.json", seen + [row for row in earlier if row not in seen])
     marker = folder / "dit" / "done.json"
     if marker.is_file() and "memorising" in (done := json.loads(marker.read_text())):
         write_json(out / card_of_model.MEMORISING, done["memorising"])
