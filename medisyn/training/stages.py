@@ -121,9 +121,11 @@ def outlook(recipe: Recipe) -> list[str]:
         "vae": (vae, lambda: vae.decode_raw(vae.moments(crop)[0]), recipe.vae.batch, recipe.vae.n_images),
         "dit": (dit, lambda: dit(latent, torch.rand(8), tokens, pooled), 8, d.n_images),
     }
-    lines = [f"words and autoencoder are taken over from {recipe.start}"] if recipe.start else []
+    kept_too = "words and autoencoder" if d.n_images else "words, autoencoder and denoiser"
+    lines = [f"{kept_too} are taken over from {recipe.start}"] if recipe.start else []
+    lines += [f"decoder: trained on, {recipe.decoder.n_images:,} images"] if recipe.start and recipe.decoder.further else []
     for name, (network, forward, n, wanted) in work.items():
-        if recipe.start and name != "dit":
+        if recipe.start and (name != "dit" or not wanted):
             continue
         forward().sum().backward()
         start = time.perf_counter()
