@@ -52,6 +52,13 @@ def test_a_model_s_decoder_alone_can_be_trained_on(phantom_recipe, phantom_run, 
     assert (tmp_path / "model" / "training_data.json").read_text() == (phantom_run / "model" / "training_data.json").read_text()
 
 
+def test_sources_of_before_stay_and_none_is_counted_twice():
+    def row(source: str, n: int) -> dict:
+        return {"source": source, "n_images": n}
+    assert begin.together([row("a", 5), row("b", 9)], [row("b", 7), row("c", 2)]) == [row("a", 5), row("b", 9), row("c", 2)]
+    assert begin.together([row("a", 5)], [row("a", 6)]) == [row("a", 6)]
+
+
 def test_an_outlook_says_what_is_taken_over(further):
     first, second = stages.outlook(further[0])
     assert "taken over from" in first

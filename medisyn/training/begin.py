@@ -39,6 +39,15 @@ def sources_of(folder: str) -> list[dict]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
 
 
+def together(now: list[dict], before: list[dict]) -> list[dict]:
+    """A run's sources of training images and those of the model that it began from; of one source the row that counts more images."""
+    rows = {row["source"]: row for row in now}
+    for row in before:
+        if row["source"] not in rows or row["n_images"] > rows[row["source"]]["n_images"]:
+            rows[row["source"]] = row
+    return list(rows.values())
+
+
 def words(model: Path, stage: Path) -> None:
     """The model's word pieces, where the stage `text` leaves its own."""
     shutil.copyfile(Path(model) / "tokenizer" / "tokenizer.json", stage / "tokenizer.json")

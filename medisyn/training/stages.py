@@ -358,7 +358,7 @@ def export(recipe: Recipe, folder: Path, pixels: Pixels, dit: Dit, out: Path) ->
                     kept(folder / "recogniser", Recogniser, RecogniserConfig) if trained else None)
     seen = training_data([r for r in pixels.records if r.split == "train"])
     earlier = begin.sources_of(recipe.start) if recipe.start else []
-    write_json(out / "training_data.json", seen + [row for row in earlier if row not in seen])
+    write_json(out / "training_data.json", begin.together(seen, earlier))
     marker = folder / "dit" / "done.json"
     if marker.is_file() and "memorising" in (done := json.loads(marker.read_text())):
         write_json(out / card_of_model.MEMORISING, done["memorising"])
