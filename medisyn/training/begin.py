@@ -40,7 +40,7 @@ def sources_of(folder: str) -> list[dict]:
 
 
 def together(now: list[dict], before: list[dict]) -> list[dict]:
-    """A run's sources of training images and those of the model that it began from; of one source the row that counts more images."""
+    """A run's sources of training images and those of the model it began from; of one source the row that counts more images."""
     rows = {row["source"]: row for row in now}
     for row in before:
         if row["source"] not in rows or row["n_images"] > rows[row["source"]]["n_images"]:
