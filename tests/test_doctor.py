@@ -177,7 +177,7 @@ def test_needs_grow_with_the_batch_and_the_networks():
     further = recipe.read(ROOT / "recipes" / "medisyn-xs-further.toml")
     assert [need.stage for need in needs.needs(further)] == ["dit"]
     assert [need.stage for need in needs.needs(recipe.read(ROOT / "recipes" / "eye.toml"))] == ["eye"]
-    with pytest.raises(ValueError, match="base that it names"):
+    with pytest.raises(ValueError, match="expected a recipe of a generator or an eye, found str"):
         needs.needs("something else")
 
 
@@ -233,6 +233,8 @@ def test_recipes_are_judged_and_nothing_tells_whose_machine_it_is(call, rows, mo
     fits = {fit["recipe"]: fit for fit in found["recipes"]["fits"]}
     assert set(fits) == {path.name for path in (ROOT / "recipes").glob("*.toml")}
     assert fits["medisyn-xs.toml"]["needs_gib"] > fits["eye.toml"]["needs_gib"] > 0
+    assert fits["finetune-few.toml"]["stage"] == "tune" and fits["finetune-few.toml"]["needs_gib"] > 0
+    assert fits["finetune-lora.toml"]["say"].startswith("not estimated: its base stable-diffusion-v1-5/")
     assert all(fit["say"] for fit in fits.values())
     assert "16 bytes a weight" in found["recipes"]["estimated"]
     assert "set threads = " in plain and "medisyn-xs.toml" in plain

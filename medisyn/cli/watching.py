@@ -85,10 +85,9 @@ def say(rows: list) -> None:
 def fit_of(path: Path, rows: list) -> Any:
     """Whether a recipe fits; where that cannot be said, why."""
     from medisyn import recipe as recipes
-    from medisyn.training import advice, machine, needs
+    from medisyn.training import advice, machine
     try:
-        settings = recipes.read(path)
-        return advice.fit(path.name, getattr(settings, "device", "cpu"), needs.needs(settings), rows)
+        return advice.judged(path.name, recipes.read(path), rows)
     except Exception as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]
         return advice.Fit(path.name, None, None, None, None, f"not estimated: {machine.anonymous(said)}")

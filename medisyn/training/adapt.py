@@ -82,6 +82,19 @@ def thaw(base: Base, method: MethodSettings, seed: int) -> Tuned:
     return Tuned(learning, [] if method.text and method.train == "full" else list(tables))
 
 
+def can_spare(base: Base) -> bool:
+    """Whether the denoiser can compute activations twice instead of keeping them."""
+    return hasattr(base.networks[base.denoiser], "enable_gradient_checkpointing")
+
+
+def spare(base: Base) -> None:
+    """Let it do so; ValueError where it cannot."""
+    network = base.networks[base.denoiser]
+    if not can_spare(base):
+        raise ValueError(f"tune.checkpointing: {type(network).__name__} knows only how to keep its activations; leave it out")
+    network.enable_gradient_checkpointing()
+
+
 def adapter(network: nn.Module, rank: int) -> None:
     """Put a low-rank update beside each linear layer of attention and feed-forward; it begins as nothing."""
     from peft import LoraConfig, inject_adapter_in_model

@@ -1,14 +1,16 @@
 """Advice: what of the recipes fits a machine, and what to set there, each with its reason."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 
+from medisyn.training import finetune_needs, needs
+from medisyn.training.finetune_settings import FinetuneRecipe
 from medisyn.training.machine import GIB, Row, value
 from medisyn.training.needs import MARGIN, SHARE, TORCH, Need
 
 HOW = ("16 bytes a weight, 4 a moving average, and what autograd keeps of a batch, counted on shapes in full precision "
-       f"({SHARE['cuda']} of it on a GPU, in bf16); times {MARGIN}, and {TORCH / GIB:.1f} GiB for torch; "
-       "images and latents held in memory are not in it")
+       f"({SHARE['cuda']} of it on a GPU, in bf16); of a fine-tuning 4 or 2 bytes a frozen weight and 24 one that learns; "
+       f"times {MARGIN}, and {TORCH / GIB:.1f} GiB for torch; images and latents held in memory are not in it")
 KEYS = {"dit-first": "dit.first_batch"}   # where a stage's batch is set, if not in STAGE.batch
 
 
@@ -28,21 +30,46 @@ class Fit:
         return asdict(self)
 
 
-def fit(name: str, device: str, needs: list[Need], rows: Iterable[Row]) -> Fit:
-    """A recipe against this machine; device: as in the recipe, "cpu", "cuda" or "auto"."""
+def judged(name: str, recipe: object, rows: Iterable[Row]) -> Fit:
+    """A recipe of any kind against this machine; ValueError or FileNotFoundError where it cannot be counted."""
+    rows, device = list(rows), getattr(recipe, "device", "cpu")
+    where = place(device, rows)
+    if not isinstance(recipe, FinetuneRecipe):
+        return fit(name, device, needs.needs(recipe), rows)
+    if where is None:
+        return fit(name, device, [], rows)
+    found = finetune_needs.needs(recipe, where)
+    return fit(name, device, found, rows, lambda memory: finetune_needs.instead(recipe, where, found, memory))
+
+
+def place(device: str, rows: Iterable[Row]) -> str | None:
+    """Where a recipe for "cpu", "cuda" or "auto" trains here: "cpu" or "cuda"; None: nowhere."""
+    gpu = value(rows, "gpu 0", "free GiB") is not None
+    return "cpu" if device == "cpu" or (device == "auto" and not gpu) else "cuda" if gpu else None
+
+
+def fit(name: str, device: str, needs: list[Need], rows: Iterable[Row], instead: Callable[[float], list[str]] | None = None) -> Fit:
+    """A recipe against this machine; device: as in the recipe, "cpu", "cuda" or "auto".
+
+    instead: bytes -> settings with which it would fit them; None: a smaller batch.
+    """
     rows = list(rows)
-    gpu = value(rows, "gpu 0", "free GiB")
-    if device == "cuda" and gpu is None:
+    where = place(device, rows)
+    if where is None:
         return Fit(name, False, None, None, None, "asks for a GPU, and torch sees none; --set device=auto")
-    where = "cuda" if device != "cpu" and gpu is not None else "cpu"
-    free = gpu if where == "cuda" else value(rows, "memory", "free GiB")
+    free = value(rows, "gpu 0" if where == "cuda" else "memory", "free GiB")
     most = max(needs, key=lambda need: need.total(where))
     takes = round(most.total(where) / GIB, 1)
-    told = f"stage {most.stage}: {most.weights / 1e6:.1f} M weights, {takes} GiB at batch {most.batch}"
+    told = f"stage {most.stage}: {most.weights / 1e6:.1f} M weights{most.more}, {takes} GiB at batch {most.batch}"
     if free is None:
         return Fit(name, None, takes, most.stage, where, f"{told}; the free memory is not known")
     if takes <= free:
         return Fit(name, True, takes, most.stage, where, f"{told}, of {free} GiB free on the {where}")
+    if instead is not None:
+        ways = ", or ".join(instead(free * GIB))
+        would = f"what would fit: {ways} (the batch of the training stays)" if ways else \
+            "no setting makes it fit; use smaller images, a smaller base or another machine"
+        return Fit(name, False, takes, most.stage, where, f"{told}, but {free} GiB are free on the {where}; {would}")
     smaller = [f"{KEYS.get(need.stage, f'{need.stage}.batch')}={room}" if (room := need.largest(free * GIB, where)) else
                f"no batch of {need.stage}" for need in needs if need.total(where) / GIB > free]
     return Fit(name, False, takes, most.stage, where, f"{told}, but {free} GiB are free on the {where}; what would fit: "
@@ -68,7 +95,7 @@ def settings(rows: Iterable[Row]) -> Iterator[tuple[str, str]]:
         yield "device = cpu", "torch sees no GPU"
     ratio = value(rows, "speed", "cpu bf16 over fp32")
     if ratio is not None and not gpu:
-        yield "precision", ("full on a CPU, always, so that a resumed training is the same bit for bit; "
+        yield "precision", ("full on a CPU (method.frozen aside), so that a resumed training is the same bit for bit; "
                             + (f"bf16 products would be {ratio:.1f} times as fast here" if ratio > 1.2 else
                                f"bf16 products are no faster here ({ratio:.2f} times)"))
     if value(rows, "model", "whole") is False:

@@ -21,7 +21,7 @@ from medisyn.data.records import Record
 from medisyn.models import bases
 from medisyn.models.adapters import readers
 from medisyn.models.bases import Base
-from medisyn.training import adapt, batches, cache, device, frozen, keeping, nearness, prior, tune
+from medisyn.training import adapt, batches, cache, device, finetune_needs, frozen, keeping, nearness, prior, tune
 from medisyn.training.adapt import Tuned
 from medisyn.training.finetune_settings import FinetuneRecipe
 from medisyn.training.nearness import Near, Nearness
@@ -91,8 +91,8 @@ def begun(recipe: FinetuneRecipe, where: torch.device, held: torch.dtype) -> tup
     That is small (84 M weights of SDXL's 3,400 M) and computes the latents that are learnt: they are made in float32.
     """
     base = opened(recipe, torch.device("cpu"))
-    if recipe.tune.checkpointing and not hasattr(base.networks[base.denoiser], "enable_gradient_checkpointing"):
-        raise ValueError(f"tune.checkpointing: the denoiser of {base.source} cannot do without its activations; leave it out")
+    if recipe.tune.checkpointing:
+        adapt.spare(base)
     tuned = adapt.thaw(base, recipe.method, recipe.seed)
     return placed(frozen.hold(base, tuned.parameters(), [base.denoiser, *readers(base)], held), where), tuned
 
@@ -169,8 +169,8 @@ def drawn(recipe: FinetuneRecipe, base: Base, texts: Sequence[str], side: int, w
         noise = samplers.seeded_noise([start + k for k in range(len(mine))], shape).to(where)
         drive = samplers.guided(velocities.velocity(base, base.read(mine)), velocities.velocity(base, base.read([""] * len(mine))),
                                 recipe.model.guidance)
-        made = base.decode(samplers.multistep(drive, velocities.start(base, noise, times), times))
-        found.append(made.clamp(-1, 1).float().cpu())
+        latent = samplers.multistep(drive, velocities.start(base, noise, times), times)
+        found += [base.decode(one[None]).clamp(-1, 1).float().cpu() for one in latent]   # an autoencoder takes much memory
     return torch.cat(found)
 
 
@@ -232,10 +232,10 @@ def outlook(recipe: FinetuneRecipe) -> list[str]:
     """What a recipe would train: which weights, how much memory, how many latents, and roughly how long on this machine."""
     import time
     where = device.pick(recipe.device)
-    base, known = opened(recipe, where), taught(recipe)
+    base, tuned = begun(recipe, where, frozen.kind(recipe.method.frozen, where.type))
+    known = taught(recipe)
     side = recipe.image_size or base.image_size
     what = cache.plan(known, base, side, recipe.seed, recipe.cache, words_of(recipe))
-    tuned = adapt.thaw(base, recipe.method, recipe.seed)
     learning, total = (sum(p.numel() for p in m) for m in (list(tuned.parameters()),
                                                           [p for n in base.networks.values() for p in n.parameters()]))
     latent = torch.randn(1, base.latent_channels, side // base.factor, side // base.factor, device=where)
@@ -243,15 +243,17 @@ def outlook(recipe: FinetuneRecipe) -> list[str]:
 
     def once() -> float:
         start = time.perf_counter()
-        tune.losses(base, latent, torch.randn_like(latent), t, base.read([what.texts[-1]]), None).sum().backward()
+        with device.half(where):
+            loss = tune.losses(base, latent, torch.randn_like(latent), t, base.read([what.texts[-1]]), None).sum()
+        loss.backward()
         return time.perf_counter() - start
     once()
     seconds = min(once(), once())
     per_latent = base.latent_channels * (side // base.factor) ** 2 * 2
-    megabytes, cached = (4 * total + 16 * learning) / 2**20, per_latent * len(what.entries) / 2**20
+    most, cached = finetune_needs.needs(recipe, where.type)[-1], per_latent * len(what.entries) / 2**20
     return [f"base: {base.source}, family {base.family}, {total / 1e6:,.1f} M weights, predicts {base.prediction}, {side} pixels",
-            f"learning: {learning / 1e6:,.2f} M weights ({recipe.method.train}), about {megabytes:,.0f} MB of weights, gradients, "
-            "optimizer and average, activations beside",
+            f"learning: {learning / 1e6:,.2f} M weights ({recipe.method.train})",
+            f"memory: about {most.total(where.type) / 2**20:,.0f} MB in all, in stage {most.stage} at batch {most.batch}",
             f"cache: {len(what.entries):,} latents, {len(what.texts):,} sentences, {cached:,.0f} MB of latents",
             f"tune: {recipe.tune.n_images:,} images, about {seconds * recipe.tune.n_images / 3600:.1f} h on this machine as it "
             "is now, if one passes at a time"]

@@ -48,15 +48,23 @@ class Need:
     states: int                        # bytes: weights, gradients, optimizer, moving averages
     an_image: int                      # bytes that autograd keeps of one image of the batch
     batch: int
+    share: float | None = None         # of `an_image` that is kept; None: SHARE of the device
+    least: int = 0                     # bytes beside the states at any batch
+    more: str = ""                     # about its weights, for people
 
     def total(self, where: str = "cpu", batch: int | None = None) -> float:
         """Bytes at a batch, None the recipe's, with what is lost to gaps and to torch itself."""
-        return MARGIN * (self.states + SHARE[where] * (batch or self.batch) * self.an_image) + TORCH
+        return MARGIN * (self.states + max(self.least, (batch or self.batch) * self.kept(where))) + TORCH
 
     def largest(self, memory: float, where: str = "cpu") -> int:
         """The largest batch that fits so many bytes, a power of two; 0: none."""
-        room = int(((memory - TORCH) / MARGIN - self.states) / max(SHARE[where] * self.an_image, 1))
+        free = (memory - TORCH) / MARGIN - self.states
+        room = int(free / max(self.kept(where), 1)) if free >= self.least else 0
         return 1 << (room.bit_length() - 1) if room > 0 else 0
+
+    def kept(self, where: str) -> float:
+        """Bytes of one image on a device."""
+        return self.an_image * (SHARE[where] if self.share is None else self.share)
 
 
 def steps(recipe: Recipe) -> dict[str, Step]:
@@ -107,7 +115,7 @@ KINDS: dict[type, Callable[..., dict[str, Step]]] = {Recipe: steps, EyeRecipe: e
 def needs(recipe: object) -> list[Need]:
     """What each stage of a recipe takes, the one that takes most last; ValueError for a kind of recipe that cannot be counted."""
     if type(recipe) not in KINDS:
-        raise ValueError("its networks are those of the base that it names, which is not opened here")
+        raise ValueError(f"expected a recipe of a generator or an eye, found {type(recipe).__name__}")
     with torch.device("meta"):
         found = KINDS[type(recipe)](recipe)
         return sorted((need_of(name, step) for name, step in found.items()

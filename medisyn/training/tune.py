@@ -202,8 +202,6 @@ def fit(stage: Stage, base: Base, tuned: Tuned, lesson: Lesson, seed: int, side:
     network = base.networks[base.denoiser]
     kinds = {type(part) for part in network.modules() if type(part).__name__ in BLOCKS}
     device.compile_blocks(where, network, *kinds)
-    if settings.checkpointing:
-        network.enable_gradient_checkpointing()
     if shards:
         sharded.shard(network.to(memory_format=torch.contiguous_format), *kinds)
         tuned = tuned.found_again(base)

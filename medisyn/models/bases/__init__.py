@@ -10,6 +10,7 @@
 from medisyn.models.bases.base import Base, Told, to_channels
 from medisyn.models.bases.families import FAMILIES
 from medisyn.models.bases.folder import load
+from medisyn.models.bases.shapes import shapes
 from medisyn.models.bases.text import replace_text
 
-__all__ = ["FAMILIES", "Base", "Told", "load", "replace_text", "to_channels"]
+__all__ = ["FAMILIES", "Base", "Told", "load", "replace_text", "shapes", "to_channels"]

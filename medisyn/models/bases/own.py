@@ -7,13 +7,18 @@ from torch import Tensor, nn
 
 from medisyn.models import checkpoint
 from medisyn.models.bases.base import Base, Told, to_channels, where
+from medisyn.models.checkpoint import Model
 from medisyn.models.text import to_pieces
 from medisyn.models.vae import FACTOR
 
 
 def own(source: str, folder: Path) -> Base:
+    """The base of a model folder."""
+    return of_model(source, checkpoint.load(folder))
+
+
+def of_model(source: str, model: Model) -> Base:
     """A caller may tell "style" (B,) int64, "geometry" (B, 4) and "guidance" (B,) besides: see `Dit.forward`."""
-    model = checkpoint.load(folder)
     networks: dict[str, nn.Module] = {"transformer": model.dit, "vae": model.vae, "text_encoder": model.text}
     card, config = model.card, model.dit.config
 
