@@ -260,7 +260,7 @@ def test_another_text_encoder_reads_through_a_projection_that_learns(written, tm
 
 def test_training_ends_before_images_are_known_by_heart(written, tmp_path, capsys):
     path = written("sd", "full")
-    finetune.run(recipe.read(path, ["tune.gap=-1.0", "tune.patience=1", "tune.n_images=400"]), tmp_path / "run")
+    finetune.run(recipe.read(path, ["tune.gap=-1.0", "tune.strict=true", "tune.patience=1", "tune.n_images=400"]), tmp_path / "run")
     assert "tune: held-out loss lagged behind" in capsys.readouterr().err
     rows = [json.loads(line) for line in (tmp_path / "run" / "tune" / "log.jsonl").read_text().splitlines()]
     assert [row["n_images"] for row in rows] == [12]

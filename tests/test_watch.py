@@ -63,6 +63,18 @@ def test_without_held_out_images_the_last_weights_are_kept_and_that_is_said():
     assert "no loss could stop it from memorising" in watch.told()
 
 
+def test_a_gap_is_let_where_held_out_loss_still_falls_unless_the_watch_is_strict():
+    lenient = Watch(weights(0.0), 0.03, 2, strict=False)
+    lenient.begin(1.0, 1.0)
+    for k, (train, held_out) in enumerate([(0.7, 0.8), (0.5, 0.7), (0.4, 0.69), (0.3, 0.71), (0.2, 0.7)], 1):
+        lenient.see(train, held_out, weights(float(k)), 100 * k)
+    assert lenient.enough() and int(lenient.best_at) == 300 and next(lenient.best.parameters()).tolist() == [3.0, 3.0]
+    assert lenient.published()["gap"] == pytest.approx(0.69 / 0.4 - 1, abs=1e-3)
+    assert "lagged behind by more than 3%" in lenient.told()
+    lenient.see(0.1, 0.6, weights(9.0), 900, near=Near(0.5, 0.5))         # copies are never let
+    assert int(lenient.best_at) == 300
+
+
 def test_images_too_near_to_training_ones_end_it_whatever_the_loss_says():
     watch = Watch(weights(0.0), 0.03, 2)
     watch.begin(1.0, 1.0)

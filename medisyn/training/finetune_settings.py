@@ -69,6 +69,7 @@ class TuneSettings(BaseModel):
     watched: int = 64                     # images a side on which train and held-out loss are followed
     nearest: int = Field(24, ge=0)        # images made at every interval for the nearest-neighbour ratio; 0: it is not followed
     gap: float = 0.03                     # the training ends before held-out loss lags behind by more than this
+    strict: bool = False                  # also where held-out loss itself still falls, as it does with few patients
     patience: int = 2                     # intervals that it may, or that the ratio may lie under 0.9
     log_images: int = 2_000
     save_seconds: float = 120.0

@@ -205,7 +205,7 @@ def fit(stage: Stage, base: Base, tuned: Tuned, lesson: Lesson, seed: int, side:
     if shards:
         sharded.shard(network.to(memory_format=torch.contiguous_format), *kinds)
         tuned = tuned.found_again(base)
-    ema, watch = Ema(tuned, settings.ema_width), Watch(tuned, settings.gap, settings.patience)
+    ema, watch = Ema(tuned, settings.ema_width), Watch(tuned, settings.gap, settings.patience, settings.strict)
     optimizer = optimizer_of(tuned, settings, shards)
     plan = Plan(settings.n_images, settings.batch, seed, settings.log_images, settings.save_seconds)
     micro = Micro(settings.micro, recovers=not shards)

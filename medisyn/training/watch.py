@@ -4,8 +4,9 @@ Two signs are followed. The losses of fixed training and held-out images, noises
 the beginning: where the held-out one has fallen by less, there is a gap, (held_out / held_out_before) / (train / train_before) - 1.
 And the nearest-neighbour ratio of images made meanwhile (`nearness`): 1 where they lie to the training images as unseen ones do;
 it speaks of memorising where it is small and the images lie nearer to the training images than unseen ones do.
-The weights kept are those of the lowest held-out loss seen while neither said that the network memorises. All of it is part of a
-checkpoint.
+The weights kept are those of the lowest held-out loss seen while neither said that the network memorises. Where all training images
+come from few patients, a gap opens at once, by what these patients share, while the held-out loss still falls: a watch that is not
+strict lets it. All of it is part of a checkpoint.
 """
 
 import copy
@@ -22,9 +23,10 @@ LEAST_RATIO = 0.9  # nearest-neighbour ratio under which images made lie too nea
 class Watch(nn.Module):
     """What has been seen so far, and a copy of the best weights."""
 
-    def __init__(self, network: nn.Module, gap: float, patience: int):
+    def __init__(self, network: nn.Module, gap: float, patience: int, strict: bool = True):
+        """strict: a gap counts whatever the held-out loss does; else only where that one falls no longer."""
         super().__init__()
-        self.gap, self.patience = gap, patience
+        self.gap, self.patience, self.strict = gap, patience, strict
         self.best = copy.deepcopy(network).requires_grad_(False)
         self.register_buffer("before", torch.zeros(2, dtype=torch.float64))    # train, held out; 0: nothing held out
         self.register_buffer("lowest", torch.tensor(float("inf"), dtype=torch.float64))
@@ -59,7 +61,7 @@ class Watch(nn.Module):
             gap = (held_out / before[1]) / (train / before[0]) - 1
             row["gap"] = gap
             better = newest or held_out < float(self.lowest)
-        lags = held_out is not None and gap > self.gap
+        lags = held_out is not None and gap > self.gap and (self.strict or not better)
         memorises = lags or (near is not None and near.ratio < LEAST_RATIO and near.distance < 1)
         self.lagging.copy_(self.lagging + 1 if memorises else torch.zeros_like(self.lagging))
         signs = (gap, UNKNOWN, UNKNOWN) if near is None else (gap, near.ratio, near.distance)
