@@ -70,7 +70,7 @@ def export(recipe: FinetuneRecipe, base: Base, known: Sequence[Record], side: in
         before = Path(base.source)
         old = checkpoint.settings_from(Card, json.loads((before / "medisyn.json").read_text()), before / "medisyn.json")
         card = dataclasses.replace(card, n_images=old.n_images + n_images, shift=old.shift, guided=old.guided, texture=old.texture,
-                                   guidance_from=old.guidance_from, guidance_until=old.guidance_until,
+                                   guidance_from=settings.guidance_from, guidance_until=settings.guidance_until,
                                    base=f"{old.name} ({base.digest[:19]})")
         support = json.loads((before / "support.json").read_text(encoding="utf-8")) + support
         if (before / "training_data.json").is_file():
