@@ -115,6 +115,15 @@ def test_what_does_not_learn_takes_half_the_bytes_and_what_learns_stays_float32(
     assert 0.5 <= frozen_bytes("bfloat16") / frozen_bytes("float32") < 0.53
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="asks Linux")
+def test_files_do_not_stay_in_memory_beside_what_was_made_of_them(folder, collection, tmp_path):
+    moved = Path(shutil.copytree(folder("sdxl"), tmp_path / "moved"))
+    base, tuned = begun(moved, collection, "bfloat16")
+    base = frozen.hold(base, tuned.parameters(), ["vae"], HALF)
+    assert str(moved) not in Path("/proc/self/maps").read_text()
+    assert base.decode(torch.zeros(1, 4, 16, 16)).dtype == torch.float32
+
+
 def test_text_encoders_that_learn_stay_float32_masters(folder, collection):
     base, tuned = begun(folder("sd"), collection, "bfloat16", text=True)
     encoder = base.networks["text_encoder"]

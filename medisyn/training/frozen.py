@@ -31,11 +31,15 @@ def hold(base: Base, learning: Iterable[Tensor], names: Iterable[str], held: tor
         return base
     kept, changed = {id(weight) for weight in learning}, {}
     for name in names:
-        for part in base.networks[name].modules():
-            if isinstance(part, HELD) and id(part.weight) not in kept:
-                part.weight.data = part.weight.data.to(held)
-                for use in uses(base, name):
-                    changed[use] = within(getattr(base, use), base.networks, name, held)
+        network = base.networks[name]
+        rounded = {id(part.weight): part.weight for part in network.modules() if isinstance(part, HELD)}
+        for number in rounded.keys() - kept:
+            rounded[number].data = rounded[number].data.to(held)
+        for weight in (*network.parameters(), *network.buffers()):
+            if weight.dtype != held and weight.device.type == "cpu":
+                weight.data = weight.data.clone()    # no longer a view of the file, which would stay in memory for its sake
+        if rounded.keys() - kept:
+            changed |= {use: within(getattr(base, use), base.networks, name, held) for use in uses(base, name)}
     return dataclasses.replace(base, **changed)
 
 
