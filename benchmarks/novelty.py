@@ -8,6 +8,8 @@ Two spaces: thumbnails of 32 pixels, and what the judge sees. In each, for every
 - called copies: the share nearer to a training image, plain or mirrored, than all but 1 % of unseen real images are.
   Soft images lie nearer to everything, copied or not: the same of unseen images that were blurred stands beside it.
 - planted copies found: the same of training images put in on purpose, plain, mirrored and recompressed.
+Then, over all image types, the nearest-neighbour ratio that training follows (medisyn/training/nearness.py), and that of
+planted copies.
 The sheet of the nearest pairs holds real images: it goes to OUTDIR alone.
 """
 
@@ -26,14 +28,16 @@ from scipy.ndimage import gaussian_filter
 from unseen import NONE, SPLITS, distances, kept, rows_of, thumbnails, to_nearest, unseen
 
 from medisyn.data import images, records, sheets
-from medisyn.training import batches
+from medisyn.training import batches, finetune, nearness
 from medisyn.training.batches import Pixels
+from medisyn.training.nearness import Near
 
 FALSE_ALARMS = 0.01       # of unseen real images, how many may be called copies
 DRAWS = 20                # equal-size subsets that a share is averaged over
 PLANTED = 100             # training images of each type put in on purpose
 SOFT = 3.0                # pixels, the blur of the softened
 PAIRS = 24                # of the sheet
+CONTROL = 60              # every so many-th training image is planted for the nearest-neighbour ratio
 FIGURES = ("nearer to train", "nearer to train, validation images", "called copies", "called copies, softened unseen",
            "planted copies found, plain", "planted copies found, mirrored", "planted copies found, recompressed")
 Space = Callable[[np.ndarray], np.ndarray]  # uint8 (N, SIDE, SIDE, 3) -> float32 (N, D)
@@ -106,7 +110,17 @@ def real_of(pixels: Pixels, name: str) -> dict[str, np.ndarray]:
     return squares | {"comparable": np.array([pixels.records[i].source in sources for i in train], bool)}
 
 
-def report(rows: list[dict], about: str) -> str:
+def followed(synthetic: Path, real: Path) -> dict[str, Near | None]:
+    """What training would have seen of these images, compared with train and val; and of every CONTROL-th training image."""
+    known = [(real, r) for r in records.read(real) if r.split in ("train", "val")]
+    near = nearness.of(lambda rows: finetune.squares([known[k] for k in rows]), [r.image_type for _, r in known],
+                       [r.patient or r.id for _, r in known], [r.split == "train" for _, r in known])
+    sets = {"synthetic images": [(synthetic, r) for r in records.read(synthetic)],
+            "planted training images": [pair for pair in known if pair[1].split == "train"][::CONTROL]}
+    return {name: near and near.look(finetune.squares(pairs), [r.image_type for _, r in pairs]) for name, pairs in sets.items()}
+
+
+def report(rows: list[dict], about: str, near: dict[str, Near | None]) -> str:
     text = [f"# Novelty\n\n{about}. Intervals: 95 %, bootstrap over images.\n",
             "Nearer to train: 0.5 where nothing was copied; of the training images, those from sources that the unseen "
             "ones come from too. The judge was trained on the training images: compare with validation images.",
@@ -117,6 +131,11 @@ def report(rows: list[dict], about: str) -> str:
     for space in dict.fromkeys(r["space"] for r in rows):
         lines = [(r["image_type"], *(r["figures"][name].text for name in FIGURES)) for r in rows if r["space"] == space]
         text += [f"## {space[0].upper()}{space[1:]}\n", table(("image type", *FIGURES), lines)]
+    lines = [(name, "not comparable", "") if found is None else (name, f"{found.ratio:.2f}", f"{found.distance:.2f}")
+             for name, found in near.items()]
+    text += ["## As training follows it\n",
+             "1: as unseen images lie; both under 1: nearer to training images than unseen ones are.\n",
+             table(("of", "nearest-neighbour ratio", "distance to training images"), lines)]
     return "\n".join(text)
 
 
@@ -152,7 +171,10 @@ def main() -> None:
         raise ValueError(f"{args.synthetic} and {args.real} share no image type; "
                          "pass the collection that the model was trained on")
     about = f"{sum(map(len, made.values()))} synthetic images of {args.synthetic} against {args.real}"
-    write(args.out, "novelty", {"about": about, "rows": rows}, report(rows, about))
+    tell("novelty: the nearest-neighbour ratio")
+    near = followed(args.synthetic, args.real)
+    told = {name: found and vars(found) for name, found in near.items()}
+    write(args.out, "novelty", {"about": about, "rows": rows, "near": told}, report(rows, about, near))
     panel = [(f"{name}, {space}: {d:.2f} of the limit for a copy", [Image.fromarray(a), Image.fromarray(b)])
              for d, name, space, a, b in sorted(pairs, key=lambda pair: pair[0])[:PAIRS]]
     sheets.sheet(panel, tile=160, title="synthetic | nearest real", columns=2).save(args.out / "nearest-pairs.png")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from medisyn import synthesizer
 from medisyn.data import images, prompts, records, vocabulary
@@ -19,8 +19,8 @@ from medisyn.training import batches
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-contrasts, few, generate, held_out, intervals, judging, novelty, recognition, unseen = map(import_module, (
-    "contrasts", "few", "generate", "held_out", "intervals", "judge", "novelty", "recognition", "unseen"))
+contrasts, few, generate, held_out, intervals, judging, novelty, recognition, texture, unseen = map(import_module, (
+    "contrasts", "few", "generate", "held_out", "intervals", "judge", "novelty", "recognition", "texture", "unseen"))
 
 
 def test_the_area_under_the_curve_counts_pairs_in_order():
@@ -166,3 +166,15 @@ def test_where_nothing_is_unseen_whole_groups_are_held_out_anew():
     assert not counted["train"] & counted["val"] and not counted["train"] & counted["test"] and not counted["val"] & counted["test"]
     assert "g99" in counted["train"] and min(map(len, counted.values())) >= 5
     assert few.FEWEST < sum(r.split != "train" for r in split) <= few.HELD_OUT * len(found) + 5
+
+
+def test_what_a_blur_takes_is_missing_from_fine_detail_first():
+    rng = np.random.default_rng(0)
+    real = rng.integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
+    kinds = ["chest_xray", "dermoscopy"] * 3
+    assert texture.missing(real, real, kinds) == {"fine": 0.0, "middle": 0.0}
+    blurred = np.stack([np.asarray(Image.fromarray(one).filter(ImageFilter.GaussianBlur(1))) for one in real])
+    found = texture.missing(blurred, real, kinds)
+    assert found["fine"] < found["middle"] - 3 < -3
+    halved = texture.missing((real // 2), real, kinds)
+    assert halved["fine"] == pytest.approx(-6.0, abs=0.1)                 # half the amplitude, a quarter of the power

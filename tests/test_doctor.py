@@ -166,16 +166,18 @@ def test_needs_grow_with_the_batch_and_the_networks():
     settings = recipe.read(ROOT / "recipes" / "medisyn-xs.toml")
     found = {need.stage: need for need in needs.needs(settings)}
     dit = found["dit"]
-    assert dit.states == dit.weights * (16 + 2 * 4)
+    assert dit.states == dit.weights * (16 + 3 * 4)          # two moving averages, and the best weights kept
     assert dit.total(batch=128) - dit.total(batch=64) == pytest.approx(64 * needs.MARGIN * dit.an_image)
     assert dit.total("cuda") < dit.total("cpu")
     room = dit.largest(dit.total(batch=70))
     assert room == 64
     assert dit.largest(needs.TORCH) == 0
     small = recipe.read(ROOT / "recipes" / "medisyn-s.toml")
-    assert {need.stage for need in needs.needs(small)} == {"text", "vae", "dit", "dit-first"}
+    assert {need.stage for need in needs.needs(small)} == {"text", "vae", "decoder", "dit", "dit-first"}
     further = recipe.read(ROOT / "recipes" / "medisyn-xs-further.toml")
     assert [need.stage for need in needs.needs(further)] == ["dit"]
+    sharper = recipe.read(ROOT / "recipes" / "medisyn-xs-decoder.toml")
+    assert [need.stage for need in needs.needs(sharper)] == ["decoder"]
     assert [need.stage for need in needs.needs(recipe.read(ROOT / "recipes" / "eye.toml"))] == ["eye"]
     with pytest.raises(ValueError, match="expected a recipe of a generator or an eye, found str"):
         needs.needs("something else")

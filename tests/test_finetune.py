@@ -27,34 +27,6 @@ from medisyn.training import finetune, run, tune  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
-RECIPE = """
-kind = "finetune"
-base = "{base}"
-image_size = {side}
-seed = 3
-threads = 1
-[data]
-collections = ["{collection}"]
-[model]
-name = "taught"
-steps = 3
-sampler = "euler"
-[method]
-train = "{method}"
-rank = 4
-[cache]
-variants = 2
-captions = 2
-shard = 16
-[tune]
-n_images = 24
-batch = 4
-learning_rate = 1e-2
-warmup = 1
-watched = 4
-gap = 100.0
-log_images = 12
-"""
 PROMPT = "Chest X-ray, pneumonia."
 
 
@@ -87,7 +59,7 @@ def written(base, collection, tmp_path):
     def write(family: str | Path, method: str = "lora", **changes: object) -> Path:
         source = family if isinstance(family, Path) else base(family)
         path = tmp_path / f"{Path(source).name}-{method}.toml"
-        path.write_text(RECIPE.format(base=source, collection=collection, method=method, side=tiny_bases.SIDE))
+        path.write_text(tiny_bases.RECIPE.format(base=source, collection=collection, method=method, side=tiny_bases.SIDE))
         return path
     return write
 

@@ -28,30 +28,6 @@ begins_as = "pneumonia"
 finding = "other_mole"
 begins_as = "nevus"
 """
-RECIPE = """
-kind = "finetune"
-base = "{base}"
-image_size = {side}
-seed = 3
-threads = 1
-[data]
-collections = ["{collection}"]
-[model]
-name = "taught"
-steps = 2
-sampler = "euler"
-[method]
-train = "{method}"
-rank = 2
-[cache]
-variants = 1
-captions = 1
-[tune]
-n_images = 8
-batch = 4
-watched = 2
-log_images = 8
-"""
 PROMPT = "Chest X-ray with pneumonia and <glow>"
 
 
@@ -69,8 +45,9 @@ def taught(request, collection, tmp_path_factory) -> Path:
     """A tiny diffusers base that was taught two words, as a model folder."""
     home = tmp_path_factory.mktemp("base")
     path = home / "recipe.toml"
-    path.write_text(RECIPE.format(base=tiny_bases.FAMILIES["sd"](home / "sd"), side=tiny_bases.SIDE, collection=collection,
-                                  method=request.param) + TOKENS)
+    path.write_text(tiny_bases.RECIPE.format(
+        base=tiny_bases.FAMILIES["sd"](home / "sd"), side=tiny_bases.SIDE, collection=collection,
+        method=request.param) + TOKENS)
     finetune.run(recipe.read(path), home / "run", ("cache", "tune", "model"))
     return home / "run" / "model"
 
@@ -137,14 +114,14 @@ def test_our_own_model_is_taught_no_words_and_understands_none(call, phantom_run
     code, _, err = call("generate", PROMPT, "-n", 1, "--strict", "--model", model, "-o", tmp_path / "made")
     assert code == 0 and 'not understood: "glow"' in err and "taught word" not in err
     path = tmp_path / "recipe.toml"
-    path.write_text(RECIPE.format(base=model, side=32, collection=collection, method="full") + TOKENS)
+    path.write_text(tiny_bases.RECIPE.format(base=model, side=32, collection=collection, method="full") + TOKENS)
     with pytest.raises(ValueError, match="reads by word pieces of its own, to which none can be added; use a word of the vocab"):
         finetune.run(recipe.read(path), tmp_path / "run")
 
 
 def test_our_own_model_goes_on_without_words_once_it_was_taught_images(call, phantom_run, collection, tmp_path):
     path = tmp_path / "recipe.toml"
-    path.write_text(RECIPE.format(base=phantom_run / "model", side=32, collection=collection, method="lora"))
+    path.write_text(tiny_bases.RECIPE.format(base=phantom_run / "model", side=32, collection=collection, method="lora"))
     model = finetune.run(recipe.read(path), tmp_path / "run", ("cache", "tune", "model"))
     assert learnt.words_of(model) == medisyn.load(model).painter.words == ()
     assert call("understand", PROMPT, "--model", model)[1].splitlines()[0].endswith('; not understood: "glow"')

@@ -12,6 +12,34 @@ import torch
 import transformers
 
 SIDE = 32       # pixels of a tiny base's image
+RECIPE = """
+kind = "finetune"
+base = "{base}"
+image_size = {side}
+seed = 3
+threads = 1
+[data]
+collections = ["{collection}"]
+[model]
+name = "taught"
+steps = 3
+sampler = "euler"
+[method]
+train = "{method}"
+rank = 4
+[cache]
+variants = 2
+captions = 2
+shard = 16
+[tune]
+n_images = 24
+batch = 4
+learning_rate = 1e-2
+warmup = 1
+watched = 4
+gap = 100.0
+log_images = 12
+"""
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789-,."
 SENTENCES = ["chest x-ray with pneumonia, frontal view", "brain mri, axial, with a glioma", "fundus photograph, no retinopathy",
              "dermoscopy of a benign nevus", "breast ultrasound with a malignant mass"]

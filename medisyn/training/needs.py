@@ -1,9 +1,9 @@
 """Needs: the memory that a recipe trains in, counted on shapes alone, before anything is allocated.
 
-16 bytes a weight (the weight, its gradient, two moments of the optimizer), 4 more for each moving average, and what
-autograd keeps of a batch between the forward and the backward pass: the networks are built on torch's meta device, and the
-bytes of every tensor that is saved are added up. A GPU keeps 0.7 of that, in bf16: counted in the same way under autocast,
-0.61 of the autoencoder's and 0.66 of the denoiser's.
+16 bytes a weight (the weight, its gradient, two moments of the optimizer), 4 more for each moving average and for the best
+weights kept, and what autograd keeps of a batch between the forward and the backward pass: the networks are built on torch's
+meta device, and the bytes of every tensor that is saved are added up. A GPU keeps 0.7 of that, in bf16: counted in the same
+way under autocast, 0.61 of the autoencoder's and 0.66 of the denoiser's.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ from medisyn.evaluation.eye import Eye, EyeConfig
 from medisyn.models.dit import Dit, DitConfig
 from medisyn.models.text import TextConfig, TextEncoder
 from medisyn.models.vae import Vae, VaeConfig
+from medisyn.training.adversary import PatchDiscriminator
 from medisyn.training.eye import EyeRecipe
 from medisyn.training.settings import Recipe
 
@@ -33,7 +34,7 @@ class Step:
     forward: Callable[[int], Tensor]   # for so many images
     batch: int                         # images a step
     n_images: int                      # of the whole training
-    averages: int = 1                  # moving averages of the weights
+    averages: int = 1                  # moving averages of the weights, and the copy of the best ones that is kept
 
 
 SHARE = {"cpu": 1.0, "cuda": 0.7}      # of the activations in full precision
@@ -83,11 +84,19 @@ def steps(recipe: Recipe) -> dict[str, Step]:
         image = torch.zeros(n, 3, recipe.vae.crop, recipe.vae.crop, device=vae.latent_mean.device)
         return vae.decode_raw(vae.moments(image)[0])
 
+    sharper = Vae(dataclasses.replace(vae.config, decoder_blocks=recipe.decoder.blocks or vae.config.decoder_blocks))
+    critic = PatchDiscriminator(recipe.decoder.discriminator, recipe.decoder.discriminator_detail)
+
+    def sharpen(n: int) -> Tensor:
+        latent = torch.zeros(n, recipe.vae.latent_channels, size, size, device=vae.latent_mean.device)
+        return critic(sharper.decode_raw(latent))[0]
+
     found = {"text": Step(text, read, t.batch, t.n_images, 0), "vae": Step(vae, rebuild, recipe.vae.batch, recipe.vae.n_images),
-             "dit": Step(dit, lambda n: moved(dit, n), d.batch, d.n_images, 2)}
+             "decoder": Step(nn.ModuleList([sharper, critic]), sharpen, recipe.decoder.batch, recipe.decoder.n_images),
+             "dit": Step(dit, lambda n: moved(dit, n), d.batch, d.n_images, 3)}
     if d.first_side:
         small = Dit(dataclasses.replace(shape, latent_size=d.first_side // 8, position_size=size))
-        found["dit-first"] = Step(small, lambda n: moved(small, n), d.first_batch or d.batch, d.first_images, 2)
+        found["dit-first"] = Step(small, lambda n: moved(small, n), d.first_batch or d.batch, d.first_images, 3)
     return found
 
 
@@ -118,8 +127,9 @@ def needs(recipe: object) -> list[Need]:
         raise ValueError(f"expected a recipe of a generator or an eye, found {type(recipe).__name__}")
     with torch.device("meta"):
         found = KINDS[type(recipe)](recipe)
-        return sorted((need_of(name, step) for name, step in found.items()
-                       if not (getattr(recipe, "start", None) and name != "dit")), key=lambda n: n.total())
+        kept = {"text", "vae"} | (set() if recipe.decoder.further else {"decoder"}) if getattr(recipe, "start", None) else set()
+        return sorted((need_of(name, step) for name, step in found.items() if step.n_images and name not in kept),
+                      key=lambda n: n.total())
 
 
 def need_of(name: str, step: Step) -> Need:

@@ -51,14 +51,13 @@ def made(recipe: Recipe, folder: Path, pixels: Pixels, dit: Dit, rows: Sequence[
 
 def sheet(recipe: Recipe, folder: Path, pixels: Pixels, dit: Dit) -> Image.Image:
     """Four images of each image type by the weights as they are: the run folder's sample grid."""
-    by_type: dict[str, list[int]] = {}
-    for i in autoencoder.spread(pixels, pixels.of_split("train"), 4):
-        by_type.setdefault(pixels.records[i].image_type, []).append(int(i))
-    rows = []
-    for image_type, mine in by_type.items():
-        shown = made(recipe, folder, pixels, dit, mine)
-        shown = shown[:, :1] if vocabulary.IMAGE_TYPES[image_type].gray else shown
-        rows.append((image_type, [images.to_picture(m.numpy()) for m in shown]))
+    chosen = [int(i) for i in autoencoder.spread(pixels, pixels.of_split("train"), 4)]
+    by_type: dict[str, list[Image.Image]] = {}
+    for i, shown in zip(chosen, made(recipe, folder, pixels, dit, chosen), strict=True):
+        kind = pixels.records[i].image_type
+        shown = shown[:1] if vocabulary.IMAGE_TYPES[kind].gray else shown
+        by_type.setdefault(kind, []).append(images.to_picture(shown.numpy()))
+    rows = list(by_type.items())
     return sheets.sheet([(f"{a} | {b}", p + q) for (a, p), (b, q) in zip(rows[::2], [*rows[1::2], ("", [])], strict=False)])
 
 
