@@ -5,9 +5,10 @@
 RUN is a run whose stages `text` and `latents` are finished. Both ways train the same network on the same latents and records
 with the same optimizers and moving averages; they take turns within one process, so that a busy machine slows them alike.
 
-    ours       latents and read captions lie on the device; blocks compiled and bf16 on a GPU; no wait between steps
+    ours       latents and read captions lie on the device; blocks compiled and bf16 on a GPU, on a CPU where the recipe
+               asks for it; no wait between steps
     plain      a DataLoader reads latents and words captions, the text encoder reads them at each step; nothing is
-               compiled (bf16 on a GPU as well); the loss is fetched at each step
+               compiled (bf16 on a GPU as well, fp32 on a CPU); the loss is fetched at each step
 """
 
 import argparse
@@ -107,7 +108,7 @@ def plain(settings: Recipe, dit: Dit, read: diffusion.Reader, found: latents.Lat
         with torch.no_grad():
             tokens, _, pooled = read.encoder(pieces, pieces > 0)
         noise, t = torch.randn_like(latent), torch.sigmoid(torch.randn(len(latent), device=where))
-        with device.half(where):
+        with torch.autocast(where.type, torch.bfloat16, enabled=where.type == "cuda"):
             made = dit(flow.interpolate(noise, latent, t), t, tokens, pooled, style)
         loss = (made.float() - (latent - noise)).square().mean()
         update(dit, emas, matrices, loss, i)
@@ -127,6 +128,9 @@ def main() -> None:
     told = parser.parse_args()
     settings = recipe.read(told.recipe, told.changes)
     where = device.pick(settings.device)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    device.quicken(settings.precision, settings.compiled)
     device.settle(where)
     read, found, known = stages.reader(told.run), latents.load(told.run / "latents"), Pixels(told.run / "pixels").records
     read.encoder.to(where)
@@ -150,6 +154,7 @@ def main() -> None:
     ratios = [a / b for a, b in zip(rates["ours"], rates["plain"], strict=True)]
     peak = device.peak(where)
     result = {"device": torch.cuda.get_device_name() if where.type == "cuda" else "cpu", "torch": torch.__version__,
+              "precision": settings.precision, "compiled": settings.compiled, "threads": torch.get_num_threads(),
               "weights": sum(p.numel() for p in first.parameters()), "batch": settings.dit.batch, "flops_an_image": flops,
               "images_per_second": {name: statistics.median(found) for name, found in rates.items()},
               "share_of_peak": {name: statistics.median(found) * flops / peak for name, found in rates.items()} if peak else None,

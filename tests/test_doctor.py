@@ -206,6 +206,11 @@ def test_what_to_set_follows_from_what_was_measured():
     assert "torchrun" in slow["threads = 1"]
     assert "no faster here (0.02 times)" in slow["precision"]
     assert "device = cpu" in slow
+    quick = said(Row("gpu", "count", 0), Row("speed", "cpu bf16 over fp32", 6.6), Row("compile", "C++ compiler", "g++"))
+    assert "6.6 times as fast" in quick['precision = "bf16"']
+    assert quick["compiled = true"].startswith("with g++")
+    bare = said(Row("gpu", "count", 0), Row("speed", "cpu bf16 over fp32", 6.6), Row("compile", "C++ compiler", None, "none"))
+    assert bare["compiled = true"].startswith("once a C++ compiler is installed")
     fast = said(Row("threads", "1: images/s", 9.0), Row("threads", "4: images/s", 20.0), Row("gpu", "count", 2),
                 Row("gpu 0", "name", "H100"), Row("gpu 0", "bf16 in hardware", True))
     assert "threads = 4" in fast

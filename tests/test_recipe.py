@@ -86,7 +86,7 @@ def test_a_file_that_is_no_recipe_is_refused(path, tmp_path):
 @pytest.mark.parametrize("shipped", SHIPPED, ids=lambda p: p.stem)
 def test_the_recipes_that_ship_are_valid(shipped):
     read = recipe.read(shipped)
-    assert read.model.name == shipped.stem
+    assert read.model.name == shipped.stem.removesuffix("-cpu")  # the same model, made on another machine
     if isinstance(read, recipe.FinetuneRecipe):
         return
     assert read.vae.crop % 16 == 0

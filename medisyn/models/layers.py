@@ -85,8 +85,21 @@ class Attention(nn.Module):
         if first_value is not None:
             v = v.lerp(first_value, torch.sigmoid(self.value_mix).to(v.dtype))  # half precision under autocast
         keep = None if mask is None else mask[:, None, None, :]
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=keep)      # (B, heads, L, head_dim)
+        mixed = attended(q, k, v, keep)                                      # (B, heads, L, head_dim)
         return self.out(mixed.transpose(1, 2).reshape(b, length, -1)), v
+
+
+def attended(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None) -> Tensor:
+    """softmax(q k^T / sqrt(head_dim)) v, all (B, heads, L, head_dim); keep: (B, 1, 1, L), True where a key is real, or None.
+
+    A CPU that trains in bf16 has the products spelt out: its fused kernel walks backwards several times as slowly.
+    """
+    if not (q.device.type == "cpu" and torch.is_grad_enabled() and torch.is_autocast_enabled("cpu")):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=keep)
+    likeness = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2)).float()
+    if keep is not None:
+        likeness = likeness.masked_fill(~keep, float("-inf"))
+    return torch.matmul(likeness.softmax(-1), v)
 
 
 def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:

@@ -98,9 +98,10 @@ def fit(stage: Stage, vae: Vae, pixels: Pixels, image_size: int, seed: int, sett
     torch.manual_seed(seed)
     if settings.blocks:
         vae = deeper(vae, settings.blocks)
-    vae = vae.to(where, memory_format=torch.channels_last).requires_grad_(False).train()
+    layout = device.layout(where)
+    vae = vae.to(where, memory_format=layout).requires_grad_(False).train()
     vae.decoder.requires_grad_(True)
-    critic = PatchDiscriminator(settings.discriminator, settings.discriminator_detail).to(where, memory_format=torch.channels_last)
+    critic = PatchDiscriminator(settings.discriminator, settings.discriminator_detail).to(where, memory_format=layout)
     ema = Ema(vae, 0.05)
     own, others = list(vae.decoder.parameters()), list(critic.parameters())
     optimizers = {"decoder": device.adamw(own, settings.learning_rate, where, betas=(0.5, 0.99), weight_decay=0.0),
@@ -117,7 +118,7 @@ def fit(stage: Stage, vae: Vae, pixels: Pixels, image_size: int, seed: int, sett
         chosen = rows[batches.order(p, settings.batch, seed + 1, i)]
         mine = chosen[share]
         image = whole(pixels, mine, image_size) if array is None else resident.whole(array, mine, image_size)
-        image = turned(image, int(rng.integers(8)))
+        image = turned(image, int(rng.integers(8))).contiguous(memory_format=layout)
         with torch.no_grad(), device.half(where):
             latent = vae.moments(image)[0].float()
         noise = torch.randn((settings.batch, *latent.shape[1:]), generator=device.generator(seed, i, where), device=where)

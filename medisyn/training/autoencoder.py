@@ -215,7 +215,8 @@ def fit(stage: Stage, pixels: Pixels, image_size: int, seed: int, settings: VaeS
     device.settle(where)
     torch.manual_seed(seed)
     config = VaeConfig(settings.latent_channels, settings.widths, settings.encoder_blocks, settings.decoder_blocks)
-    vae = Vae(config).to(where, memory_format=torch.channels_last)
+    layout = device.layout(where)
+    vae = Vae(config).to(where, memory_format=layout)
     ema = Ema(vae, 0.05)
     optimizer = device.adamw(vae.parameters(), settings.learning_rate, where, betas=(0.9, 0.99), weight_decay=1e-4)
     plan = Plan(settings.n_images, settings.batch, seed, settings.log_images, settings.save_seconds)
@@ -246,7 +247,8 @@ def fit(stage: Stage, pixels: Pixels, image_size: int, seed: int, settings: VaeS
         noise = torch.randn(shape, generator=device.generator(seed, i, where), device=where)[mine]
 
         def losses(part: slice) -> dict[str, Tensor]:  # all parts are resampled alike
-            return step_loss(vae, image[part], settings, copy.deepcopy(rng), noise[part], features, halves=array is not None)
+            mine = image[part].contiguous(memory_format=layout)
+            return step_loss(vae, mine, settings, copy.deepcopy(rng), noise[part], features, halves=array is not None)
         found = accumulate(vae.parameters(), len(image), losses, micro, lambda text: stage.message(f"{stage.name}: {text}"))
         average_gradients(list(vae.parameters()))
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)

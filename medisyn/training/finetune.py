@@ -38,6 +38,7 @@ def run(recipe: FinetuneRecipe, folder: Path, stages: Sequence[str] = STAGES, re
     join_ranks()
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
+    device.quicken(recipe.precision, recipe.compiled)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if rank() == 0:

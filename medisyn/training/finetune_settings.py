@@ -87,6 +87,8 @@ class FinetuneRecipe(BaseModel):
     seed: int = 1
     threads: int | None = None                     # torch threads a process; None: torch's own choice
     device: str = "cpu"                            # "cpu", "cuda", or "auto": a GPU where there is one
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # of a CPU's products; "auto": fp32. A GPU's are bf16 over fp32 weights
+    compiled: bool = False                         # whether a CPU compiles the denoiser's blocks, as a GPU does; needs g++
     parallel: Literal["data", "sharded"] = "data"  # several processes: each holds all weights, or a shard of them
     data: FewSettings
     model: ModelSettings = ModelSettings(name="finetuned", licence="other", steps=25, guidance=3.0, sampler="multistep")

@@ -48,6 +48,8 @@ class Recipe(BaseModel):
     start: str | None = None                       # a model folder whose denoiser is trained further; None: from scratch
     threads: int | None = None                     # torch threads a process; None: torch's own choice
     device: str = "cpu"                            # "cpu", "cuda", or "auto": a GPU where there is one
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # of a CPU's products; "auto": fp32. A GPU's are bf16 over fp32 weights
+    compiled: bool = False                         # whether a CPU compiles the denoiser's blocks, as a GPU does; needs g++
     parallel: Literal["data", "sharded"] = "data"  # several processes: each holds the whole denoiser, or a shard of it
     resident: bool = False                         # squares, latents and captions lie on the device; nothing is loaded at a step
     data: DataSettings

@@ -57,6 +57,7 @@ def run(recipe: Recipe, folder: Path, stages: Sequence[str] = STAGES, resume: bo
     join_ranks()
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
+    device.quicken(recipe.precision, recipe.compiled)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if rank() == 0:
