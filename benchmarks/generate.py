@@ -3,7 +3,8 @@
     python benchmarks/generate.py --model FOLDER -o OUTDIR
 
 The plain loop has the same weights: 25 Euler steps, guidance as two network calls of batch 1 a step, one decoding. Beside it
-stands our loop with just that work: guided at every step, no noise added to the latent.
+stands our loop with just that work: guided at every step, no noise added to the latent; and our own settings computed by
+OpenVINO, where it is installed, in full precision and, where the CPU has units for it, in bf16.
 All ways take turns within one process a thread count, so that a busy machine slows them alike.
 """
 
@@ -24,7 +25,7 @@ import intervals
 
 PROMPT = "chest X-ray with pneumonia"
 PLAIN_STEPS = 25
-OWN, SAME_STEPS, PLAIN = WAYS = ("medisyn, its own settings", f"medisyn, {PLAIN_STEPS} Euler steps",
+OWN, SAME_STEPS, PLAIN = ("medisyn, its own settings", f"medisyn, {PLAIN_STEPS} Euler steps",
                                  f"plain loop, {PLAIN_STEPS} Euler steps")
 
 
@@ -51,10 +52,11 @@ def plain_loop(model: object, understood_gray: bool, text: str, seed: int, style
     return (image.mean(0, keepdim=True) if understood_gray else image).numpy()
 
 
-def ways(maker: object) -> dict[str, Callable[[int], object]]:
-    """Each way to make an image: seed -> pixels."""
+def ways(maker: object, only: str | None = None) -> dict[str, Callable[[int], object]]:
+    """Each way to make an image, or one of them: seed -> pixels."""
     from medisyn import synthesizer
     from medisyn.data import vocabulary
+    from medisyn.models import backends
     plan = maker.plan(PROMPT)
     kind = vocabulary.IMAGE_TYPES.get(plan.understood.image_type)
     guidance = maker.model.card.guidance
@@ -65,9 +67,19 @@ def ways(maker: object) -> dict[str, Callable[[int], object]]:
         how = maker.settings(plan, seed)
         return plain_loop(maker.model, bool(kind and kind.gray), how.read_as, synthesizer.root(PROMPT, seed), how.style, guidance)
 
-    return {OWN: lambda seed: maker.make(plan, maker.settings(plan, seed)).image,
-            SAME_STEPS: lambda seed: same.make(plan, same.settings(plan, seed, PLAIN_STEPS, None, "euler")).image,
-            PLAIN: plain}
+    def own(other: object) -> Callable[[int], object]:
+        return lambda seed: other.make(plan, other.settings(plan, seed)).image
+
+    found = {OWN: own(maker), SAME_STEPS: lambda seed: same.make(plan, same.settings(plan, seed, PLAIN_STEPS, None, "euler")).image,
+             PLAIN: plain}
+    for name in backends.PRECISIONS:
+        way = f"{OWN}, {name}"
+        if only in (None, way):
+            try:
+                found[way] = own(synthesizer.Synthesizer(maker.model, maker.version, name))
+            except ValueError as error:   # it is not installed, or the CPU has no such units
+                tell(f"generate: {name} is left out: {error}")
+    return found
 
 
 def work(model: Path, threads: int, rounds: int, only: str | None) -> dict:
@@ -79,7 +91,7 @@ def work(model: Path, threads: int, rounds: int, only: str | None) -> dict:
     started = time.perf_counter()
     maker = synthesizer.load(model)
     loading = time.perf_counter() - started
-    tried = {name: way for name, way in ways(maker).items() if only in (None, name)}
+    tried = {name: way for name, way in ways(maker, only).items() if only in (None, name)}
     first = {name: way(0) for name, way in tried.items()}  # warm up; the seed on which they are compared
     seconds: dict[str, list[float]] = {name: [] for name in tried}
     for k in range(rounds):
@@ -140,7 +152,7 @@ def report(result: dict) -> str:
     for threads, found in result["threads"].items():
         turns, alone = found["turns"], found["alone"]
         rows = []
-        for name in WAYS:
+        for name in turns["seconds"]:
             pairs = zip(turns["seconds"][PLAIN], turns["seconds"][name], strict=True)
             rows.append((name, spread(turns["seconds"][name]), f"{statistics.median(p / s for p, s in pairs):.2f}",
                          f"{alone[name]['peak_mib']:.0f}"))
@@ -176,9 +188,9 @@ def main() -> None:
                           f"{card['image_size']} pixels"}
     for threads in map(int, args.threads.split(",")):
         tell(f"generate: {threads} thread(s)")
+        turns = fresh(args.model, threads, args.rounds)
         result["threads"][str(threads)] = {
-            "turns": fresh(args.model, threads, args.rounds),
-            "alone": {name: fresh(args.model, threads, 1, name) for name in WAYS},
+            "turns": turns, "alone": {name: fresh(args.model, threads, 1, name) for name in turns["seconds"]},
             "cold": cold(args.model, threads, args.out / "cold", args.cold)}
     intervals.write(args.out, "speed", result, report(result))
     tell(f"wrote {args.out / 'speed.md'} and speed.json")

@@ -14,13 +14,15 @@ HOMES = {"Record": "medisyn.data.records", "Synthesizer": "medisyn.synthesizer",
          "describe": "medisyn.data.prompts", "understand": "medisyn.data.prompts"}
 
 
-def load(model: str | None = None) -> "Synthesizer":
+def load(model: str | None = None, backend: str = "torch") -> "Synthesizer":
     """A model folder, or the model that ships, ready to `generate`.
+
+    backend: "torch", or with the extra `openvino` "openvino" and "openvino-bf16" (`medisyn.models.backends`).
 
     >>> medisyn.load().generate("chest X-ray with pneumonia", n=4, seed=7)   # doctest: +SKIP
     """
     from medisyn import synthesizer
-    return synthesizer.load(model, __version__)
+    return synthesizer.load(model, __version__, backend)
 
 
 def __getattr__(name: str) -> object:

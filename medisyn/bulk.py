@@ -32,12 +32,13 @@ class Opening:
     digest: str              # of the model
     guard: str | None        # digest of the guard's index in that folder; None: no guard
     block: bool = True       # whether what the guard refuses is drawn again, or only flagged
+    backend: str = "torch"   # what computes it
 
 
 @functools.lru_cache(maxsize=1)
 def opened(opening: Opening) -> Make:
     """The function that makes images, once a process. ValueError where this machine has another model or guard."""
-    maker = medisyn.load(opening.model)
+    maker = medisyn.load(opening.model, opening.backend)
     home = Path(opening.model) if opening.model else synthesizer.SHIPPED
     if maker.model.digest != opening.digest:
         raise ValueError(f"{home} is {opening.digest[:19]}... where the images were asked for, and {maker.model.digest[:19]}... on "

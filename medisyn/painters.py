@@ -19,7 +19,7 @@ from medisyn import flow, samplers, velocities
 from medisyn.data import facts
 from medisyn.data.provenance import Provenance
 from medisyn.data.understanding import Understanding
-from medisyn.models import adapters, bases, checkpoint
+from medisyn.models import adapters, backends, bases, checkpoint
 from medisyn.models.bases import Base
 from medisyn.models.checkpoint import Card, Model
 from medisyn.models.text import to_pieces
@@ -53,8 +53,10 @@ class Rested:
 
 # ---- MediSyn's own models ---------------------------------------------------------------------------------------------
 
-def own(model: Model) -> Painter:
-    """The painter of a model folder that `medisyn train` made from nothing."""
+def own(model: Model, backend: str = backends.DEFAULT) -> Painter:
+    """The painter of a model folder that `medisyn train` made from nothing; backend: a name in `backends.BACKENDS`."""
+    computed = backends.of(model, backend)
+
     @torch.no_grad()
     def read(texts: list[str]) -> tuple[Tensor, Tensor]:
         tokens, _, pooled = model.text(*to_pieces(model.tokenizer, texts, model.text.config.max_length))
@@ -82,7 +84,7 @@ def own(model: Model) -> Painter:
         style = torch.tensor([none if how.style is None else how.style, none])
 
         def velocity(keep: slice) -> flow.Velocity:
-            return lambda x, t: dit(x, t, tokens[keep], pooled[keep], style[keep])
+            return lambda x, t: computed.velocity(x, t, tokens[keep], pooled[keep], style[keep], None)
 
         def guides(t: Tensor) -> bool:
             return card.guidance_from <= float(t[0]) <= card.guidance_until
@@ -96,12 +98,13 @@ def own(model: Model) -> Painter:
         noise = samplers.seeded_noise([seed], shape)
         if dit.config.guided:  # it adds the guidance itself: one call a step
             def drive(x: Tensor, t: Tensor) -> Tensor:
-                return dit(x, t, tokens[:1], pooled[:1], style[:1], None, torch.tensor([how.guidance - 1 if guides(t) else 0.0]))
+                w = torch.tensor([how.guidance - 1 if guides(t) else 0.0])
+                return computed.velocity(x, t, tokens[:1], pooled[:1], style[:1], w)
         else:
             drive = velocity(slice(0, 1)) if how.guidance == 1 else both
         latent = samplers.SAMPLERS[how.sampler](drive, noise, flow.times(how.steps, card.shift))
         latent = samplers.textured(latent, [seed], card.texture)
-        return model.vae.decode(latent.contiguous(memory_format=torch.channels_last)).clamp(-1, 1)[0]
+        return computed.decode(latent).clamp(-1, 1)[0]
 
     guided = model.dit.config.guided
     return Painter(paint, lambda prompt, understood, plain: prompt if alike(prompt, understood) else plain, model.dit,
@@ -141,8 +144,11 @@ def digest_of(folder: Path, base: str) -> str:
     return f"sha256:{told.hexdigest()}"
 
 
-def of_base(model: Rested) -> Painter:
-    """The painter of a base, whatever its family: two calls a step where guidance is not 1."""
+def of_base(model: Rested, backend: str = backends.DEFAULT) -> Painter:
+    """The painter of a base, whatever its family: two calls a step where guidance is not 1. Only torch computes it."""
+    if backend != backends.DEFAULT:
+        raise ValueError(f"backend {backend} expects one of MediSyn's own models, {model.card.name} rests on a pretrained base; "
+                         f"take {backends.DEFAULT}")
     base, side = model.base, model.card.image_size
     one_by_one = threading.Lock()   # tokenizers keep the padding of a call in themselves: two threads would mix theirs up
 
@@ -169,9 +175,9 @@ def of_base(model: Rested) -> Painter:
     return Painter(paint, phrase, base.networks[base.denoiser], told_words, model.words)
 
 
-def of(model: Model | Rested) -> Painter:
+def of(model: Model | Rested, backend: str = backends.DEFAULT) -> Painter:
     """The painter of a model."""
-    return PAINTERS[type(model)](model)
+    return PAINTERS[type(model)](model, backend)
 
 
 PAINTERS: dict[type, Callable] = {Model: own, Rested: of_base}

@@ -24,6 +24,7 @@ from medisyn.data import completion, images, prompts, vocabulary
 from medisyn.data.provenance import LOOKS, Drawn, Guarded, Provenance, Verdict
 from medisyn.data.records import Record
 from medisyn.data.understanding import Understanding, nearest_known
+from medisyn.models import backends
 from medisyn.models.checkpoint import Model
 from medisyn.models.recogniser import doubt
 from medisyn.models.vae import gray
@@ -77,8 +78,9 @@ class Plan:
 class Synthesizer:
     """A model ready to make images. `medisyn.load()` gives the one that ships."""
 
-    def __init__(self, model: Model | Rested, version: str):
-        self.model, self.version, self.painter = model, version, painters.of(model)
+    def __init__(self, model: Model | Rested, version: str, backend: str = backends.DEFAULT):
+        self.model, self.version, self.backend = model, version, backend
+        self.painter = painters.of(model, backend)
 
     def plan(self, prompt: str) -> Plan:
         """Understand a prompt; decide the sentence that the network reads."""
@@ -161,7 +163,7 @@ class Synthesizer:
             raise ValueError(f"a seed should lie between 0 and 2^63, found {seed}")
         read_as, style = self.completed(plan, root(plan.prompt, seed))
         return Provenance(plan.prompt, read_as, seed, steps, float(guidance), sampler, style, self.model.digest, card.name,
-                          self.version)
+                          self.version, backend=None if self.backend == backends.DEFAULT else self.backend)
 
     def completed(self, plan: Plan, seed: int) -> tuple[str, int | None]:
         """The sentence that the network reads for a root, what the prompt leaves open drawn by it, and the style cluster."""
@@ -217,6 +219,9 @@ class Synthesizer:
         if how.model != self.model.digest:
             raise ValueError(f"the image was made by {how.model_name} ({how.model[:19]}...), this model is "
                              f"{self.model.card.name} ({self.model.digest[:19]}...); pass the right one with --model")
+        if (how.backend or backends.DEFAULT) != self.backend:
+            raise ValueError(f"the image was computed by {how.backend or backends.DEFAULT}, this model is computed by "
+                             f"{self.backend}; load it with the backend of the image")
         understood = prompts.understand(how.prompt, taught=self.painter.words)
         (again,) = self.many([(Plan(how.prompt, understood, how.read_as, ()), how)], look=False)
         return again
@@ -253,9 +258,9 @@ def another_seed(seed: int, why: str, k: int) -> int:
     return int.from_bytes(hashlib.sha256(f"medisyn/{why}/{seed}/{k}".encode()).digest()[:8]) >> 2
 
 
-def load(folder: Path | str | None = None, version: str = "") -> Synthesizer:
-    """A model folder as a synthesizer; None: the model that ships with MediSyn."""
-    return Synthesizer(painters.load(Path(folder) if folder else SHIPPED), version)
+def load(folder: Path | str | None = None, version: str = "", backend: str = backends.DEFAULT) -> Synthesizer:
+    """A model folder as a synthesizer; None: the model that ships with MediSyn. backend: a name in `backends.BACKENDS`."""
+    return Synthesizer(painters.load(Path(folder) if folder else SHIPPED), version, backend)
 
 
 def cores() -> int:

@@ -399,3 +399,39 @@ def test_captions_of_other_images_are_refused(prepared, tmp_path):
     known = [*Pixels(prepared / "pixels").records, Record("new", "new.png", "chest_xray")]
     with pytest.raises(ValueError, match="holds no captions of new and 0 more"):
         resident.Captions(prepared / "captions.npz", known, stages.reader(prepared), cpu)
+
+
+def test_two_processes_encode_what_one_does_and_an_interrupted_one_goes_on(settings, prepared, tmp_path, monkeypatch):
+    """Each process writes its share; the first puts them together. What was encoded before a stop is not encoded again."""
+    pixels = Pixels(prepared / "pixels")
+    array, vae = resident.squares(pixels, cpu), stages.Vae(stages.VaeConfig(4, (32, 32, 32), (0, 0, 1), (0, 0, 1))).eval()
+    given = (vae, pixels, array)
+    told = (64, 32, 3, settings.latents, lambda done, total: None, 8)
+    alone, config = resident.encode(*given, tmp_path / "alone", *told)
+    shares, encoded = tmp_path / "shares", []
+    seen = vae.encoder[0].register_forward_hook(lambda network, image, out: encoded.append(len(out)))
+    monkeypatch.setattr(resident, "world", lambda: 2)
+    monkeypatch.setattr(resident, "wait", lambda: None)
+    resident.shared(shares_made(shares) / "encoded.npy", (-(-len(alone.row) // 8),))
+    for side in (64, 32):
+        resident.shared(shares / f"raw-{side}.npy", (len(alone.row), 4, side // 8, side // 8))
+    resident.shared(shares / "features.npy", (len(alone.row), 32, 2, 2))
+    monkeypatch.setattr(resident, "rank", lambda: 1)
+    with pytest.raises(FileNotFoundError, match="index"):   # the first process has not put them together yet
+        resident.encode(*given, shares, *told)
+    by_the_second = sum(encoded) // 2
+    monkeypatch.setattr(resident, "rank", lambda: 0)
+    both, same = resident.encode(*given, shares, *told)
+    seen.remove()
+    assert 0 < by_the_second < len(alone.row)
+    assert sum(encoded) // 2 == len(alone.row)              # each image once a side, none a second time
+    assert same == config
+    for name in ("latents", "first", "features"):
+        assert np.array_equal(*(np.load(home / f"{name}.npy") for home in (tmp_path / "alone", shares)))
+    assert np.array_equal(alone.style, both.style)
+    assert not list(shares.glob("raw-*")) and not (shares / "encoded.npy").exists()
+
+
+def shares_made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder

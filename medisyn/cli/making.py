@@ -23,6 +23,8 @@ def generate(prompt: Annotated[str | None, typer.Argument(help="A clinical sente
              sheet: Annotated[str, typer.Option(help="File name of the overview picture.")] = "contact-sheet.png",
              engine: Annotated[str | None, typer.Option(help="For many images: processes of this machine, ray (a cluster started "
                                                              "here), or ray:HOST:PORT; left out: this process.")] = None,
+             backend: Annotated[str, typer.Option(help="What computes the images: torch, openvino, or openvino-bf16 on CPUs "
+                                                       "with bf16 units.")] = "torch",
              as_json: Json = False) -> None:
     """Make images of a sentence: a collection with provenance, and an overview picture.
 
@@ -41,7 +43,7 @@ def generate(prompt: Annotated[str | None, typer.Argument(help="A clinical sente
     if guard not in (None, "block", "flag", "off"):
         raise typer.BadParameter(f"expected block, flag or off, found {guard!r}", param_hint="--guard")
     run_on, address = engine_of(engine)
-    maker = medisyn.load(model)
+    maker = medisyn.load(model, backend)
     guard, accept, index = guard_of(model or synthesizer.SHIPPED, guard)
     plans = announce(maker, [p for p, _, _ in asked], strict)
     total, rows, refused = sum(count for _, count, _ in asked), [], []
@@ -51,7 +53,7 @@ def generate(prompt: Annotated[str | None, typer.Argument(help="A clinical sente
     many, order = None, []
     if run_on is not None:
         from medisyn import bulk
-        opening = bulk.Opening(str(model.absolute()) if model else None, maker.model.digest, index, guard == "block")
+        opening = bulk.Opening(str(model.absolute()) if model else None, maker.model.digest, index, guard == "block", backend)
         many = bulk.many(opening, run_on, address, order)
     coming = making.make_all(maker, plans, asked, out, steps, guidance, accept, guard == "block", index, many)
     for made in making.write(coming, out):
@@ -135,7 +137,7 @@ def verify(file: Annotated[Path, typer.Argument(help="A PNG made by `medisyn gen
     made = images.read_provenance(file)
     if made is None:
         raise ValueError(f"{file} carries no provenance: it was not made by medisyn, or was stripped on its way")
-    found = making.compare(medisyn.load(model), file, made)
+    found = making.compare(medisyn.load(model, made.backend or "torch"), file, made)
     if as_json:
         show({"file": str(file), "provenance": made.as_dict(), **found})
     else:

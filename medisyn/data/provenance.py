@@ -53,20 +53,22 @@ class Provenance:
     version: str      # medisyn's
     guard: Guarded | None = None  # None: no guard looked at it; what it says decides no pixel
     drawn: Drawn | None = None    # None: no recogniser looked at it; the same holds
+    backend: str | None = None    # what computed it, a name in medisyn.models.backends.BACKENDS; None: torch
 
     def as_dict(self) -> dict:
-        """All that is known; where nobody looked at the image no word of it, as in files of before somebody could."""
-        return {name: value for name, value in asdict(self).items() if name not in LOOKS or value}
+        """All that is known; where nobody looked at the image, or torch computed it, no word of that, as in files of before
+        there was something to say."""
+        return {name: value for name, value in asdict(self).items() if name not in (*LOOKS, "backend") or value}
 
     @classmethod
     def from_dict(cls, row: dict) -> "Provenance":
         """Read back what `as_dict` wrote; a missing field is a ValueError that names it."""
-        names = [f.name for f in fields(cls) if f.name not in LOOKS]
+        names = [f.name for f in fields(cls) if f.name not in (*LOOKS, "backend")]
         missing = [name for name in names if name not in row]
         if missing:
             raise ValueError(f"a provenance needs {', '.join(names)}; this one lacks {', '.join(missing)}; "
                              "it was not written by medisyn, or was edited")
-        return cls(**{name: row[name] for name in names},
+        return cls(**{name: row[name] for name in names}, backend=row.get("backend"),
                    **{name: kind(**row[name]) for name, kind in LOOKS.items() if row.get(name)})
 
 

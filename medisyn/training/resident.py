@@ -32,7 +32,7 @@ from medisyn.training.latents import (
     planned,
     scale_of,
 )
-from medisyn.training.run import my_share
+from medisyn.training.run import my_share, rank, wait, world
 
 CAPTION_PIECES = 64  # word pieces of a caption that are kept: what the text encoder reads
 
@@ -170,29 +170,56 @@ def encode(vae: Vae, pixels: Pixels, array: Tensor, folder: Path, image_size: in
     """All variants at image_size and, where first_side is not 0, the same ones at that side, with the encoder's features.
 
     Where the folder holds `before.npz`, the index of an earlier encoding of the same images, its scale and its styles stay.
+    Several processes encode a share each; rank 0 puts them together, the others return what it wrote. Blocks that an
+    interrupted start has encoded are not encoded again.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     where, plan, c = array.device, planned(pixels, settings), vae.config.latent_channels
-    vae = vae.to(where, memory_format=torch.channels_last)
+    layout = device.layout(where)
+    vae = vae.to(where, memory_format=layout)
     symmetry = [vocabulary.IMAGE_TYPES[r.image_type].symmetry for r in pixels.records]
     how = [draw_variation(symmetry[row], batches.generator(seed, "variants", m)) if k else None for m, (row, k) in enumerate(plan)]
     rows = np.array([row for row, _ in plan], np.int64)
-    raw = {side: np.empty((len(plan), c, side // 8, side // 8), np.float16) for side in (image_size, first_side) if side}
+    raw = {side: shared(folder / f"raw-{side}.npy", (len(plan), c, side // 8, side // 8))
+           for side in (image_size, first_side) if side}
     shape = (len(plan), vae.config.widths[2], first_side // 16, first_side // 16)
-    features = np.lib.format.open_memmap(folder / "features.npy", "w+", np.float16, shape) if first_side else None
-    for start in range(0, len(plan), block):
-        mine = slice(start, min(start + block, len(plan)))
-        image = varied(whole(array, rows[mine], image_size), how[mine])
-        for side, latent in raw.items():
-            small = image if side == image_size else smaller(image, side)
-            with device.half(where):
-                seen = vae.encoder[:-1](small)
-                mean = vae.encoder[-1](seen).chunk(2, 1)[0]
-            latent[mine] = mean.half().cpu().numpy()
-            if side == first_side:
-                features[mine] = F.avg_pool2d(seen.float(), 2).half().cpu().numpy()
+    features = shared(folder / "features.npy", shape) if first_side else None
+    encoded = shared(folder / "encoded.npy", (-(-len(plan) // block),))
+    for number in range(rank(), len(encoded), world()):
+        mine = slice(number * block, min((number + 1) * block, len(plan)))
+        if not encoded[number]:
+            image = varied(whole(array, rows[mine], image_size), how[mine])
+            for side, latent in raw.items():
+                small = (image if side == image_size else smaller(image, side)).contiguous(memory_format=layout)
+                with device.half(where):
+                    seen = vae.encoder[:-1](small)
+                    mean = vae.encoder[-1](seen).chunk(2, 1)[0]
+                latent[mine] = mean.half().cpu().numpy()
+                if side == first_side:
+                    features[mine] = F.avg_pool2d(seen.float(), 2).half().cpu().numpy()
+            encoded[number] = 1
         progress(mine.stop, len(plan))
+    wait()
+    if rank() == 0:
+        together(raw, pixels, rows, how, folder, image_size, first_side, seed, settings)
+    wait()
+    with np.load(folder / "index.npz") as index:
+        mean, std = index["mean"], index["std"]
+    return load(folder), dataclasses.replace(vae.config, latent_mean=tuple(map(float, mean)), latent_std=tuple(map(float, std)))
+
+
+def shared(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """An array on disk that all processes of this machine write into: float16, 0 at first, or as an interrupted start left it."""
+    if rank() == 0 and not (path.is_file() and np.load(path, mmap_mode="r").shape == shape):
+        np.lib.format.open_memmap(path, "w+", np.float16, shape)
+    wait()
+    return np.load(path, mmap_mode="r+")
+
+
+def together(raw: dict[int, np.ndarray], pixels: Pixels, rows: np.ndarray, how: list[Variation | None], folder: Path,
+             image_size: int, first_side: int, seed: int, settings: LatentSettings) -> None:
+    """The encoded latents (by side) with their scale taken out, and the index of what they are."""
     train = np.array([pixels.records[row].split == "train" for row in rows])
     before = folder / "before.npz"
     if before.is_file():
@@ -206,14 +233,13 @@ def encode(vae: Vae, pixels: Pixels, array: Tensor, folder: Path, image_size: in
     latent = normalised(raw[image_size], mean, std, folder / "latents.npy")
     if first_side:
         normalised(raw[first_side], mean, std, folder / "first.npy")
-        features.flush()
     if not before.is_file():
         style, n_styles = cluster(latent, np.array([pixels.records[row].image_type for row in rows]), train, seed, settings)
     geometry = np.array([v.geometry if v else [0.0] * 4 for v in how], np.float32)
+    for name in ("encoded", *(f"raw-{side}" for side in raw)):
+        (folder / f"{name}.npy").unlink()
     np.savez_compressed(folder / "index.npz", row=rows, mirrored=np.array([bool(v and v.mirrored) for v in how]), geometry=geometry,
                         style=style, n_styles=n_styles, mean=mean, std=std)
-    config = dataclasses.replace(vae.config, latent_mean=tuple(map(float, mean)), latent_std=tuple(map(float, std)))
-    return load(folder), config
 
 
 def first_stretch(folder: Path) -> tuple[Latents, np.ndarray]:

@@ -213,15 +213,14 @@ def features_of(recipe: Recipe, stage: Stage, array: torch.Tensor, pixels: Pixel
 
 
 def do_latents(recipe: Recipe, folder: Path, stage: Stage, pixels: Pixels, resume: bool) -> bool:
+    vae, array = kept(folder / "vae", Vae, VaeConfig), squares_of(recipe, folder)
+    if array is not None:
+        _, config = resident.encode(vae, pixels, array, stage.folder, recipe.image_size, recipe.dit.first_side, recipe.seed,
+                                    recipe.latents, counter("latents"))
+    elif rank() == 0:
+        _, config = latents.encode(vae, pixels, stage.folder, recipe.image_size, recipe.seed, recipe.latents,
+                                   counter("latents"), keep_scale=recipe.start is not None)
     if rank() == 0:
-        vae = kept(folder / "vae", Vae, VaeConfig)
-        array = squares_of(recipe, folder)
-        if array is None:
-            _, config = latents.encode(vae, pixels, stage.folder, recipe.image_size, recipe.seed, recipe.latents,
-                                       counter("latents"), keep_scale=recipe.start is not None)
-        else:
-            _, config = resident.encode(vae, pixels, array, stage.folder, recipe.image_size, recipe.dit.first_side, recipe.seed,
-                                        recipe.latents, counter("latents"))
         stage.finish({"config": dataclasses.asdict(config)})
     return True
 

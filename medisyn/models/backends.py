@@ -1,0 +1,150 @@
+"""Backends: what computes a model's denoiser and decoder while an image is made.
+
+    torch           full precision; what all others are measured against
+    openvino        the same networks compiled by OpenVINO in full precision (`pip install "medisyn[openvino]"`): within 1e-5
+    openvino-bf16   in bf16, on CPUs that have units for it (`lscpu` says amx_bf16): several times as fast, with other last digits
+
+An image's provenance names its backend, where it is not torch: the pixels depend on it. All of them compute an image on the
+thread that asks for it.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from medisyn.models.checkpoint import Model
+from medisyn.models.dit import Dit
+
+DEFAULT = "torch"
+PRECISIONS = {"openvino": "f32", "openvino-bf16": "bf16"}   # what OpenVINO calls them
+BACKENDS = (DEFAULT, *PRECISIONS)
+INSTALL = 'pip install "medisyn[openvino]"'
+
+
+@dataclass(frozen=True)
+class Backend:
+    """The two networks of a model as functions."""
+
+    velocity: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None], Tensor]
+    # latent (B, c, h, w), t (B,), tokens (B, n, D), pooled (B, D), style (B,), guidance (B,) or None -> (B, c, h, w)
+    decode: Callable[[Tensor], Tensor]   # latent (B, c, h, w) -> image (B, 3, 8h, 8w)
+
+
+def of(model: Model, name: str = DEFAULT) -> Backend:
+    """A model's networks in a backend. ValueError for one that is not there."""
+    if name not in BACKENDS:
+        raise ValueError(f"backend should be one of {', '.join(BACKENDS)}, found {name!r}")
+    if name == DEFAULT:
+        return Backend(lambda x, t, tokens, pooled, style, guidance: model.dit(x, t, tokens, pooled, style, None, guidance),
+                       lambda latent: model.vae.decode(latent.contiguous(memory_format=torch.channels_last)))
+    return compiled(model, PRECISIONS[name])
+
+
+def compiled(model: Model, precision: str) -> Backend:
+    """A model's networks in OpenVINO; what it makes of them is kept in the user's cache, so that it is converted once."""
+    try:
+        import openvino
+    except ImportError:
+        raise ValueError(f"an OpenVINO backend expects the package openvino, found none; {INSTALL}") from None
+    core = openvino.Core()
+    able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if precision == "bf16" and "BF16" not in able:
+        raise ValueError(f"openvino-bf16 expects a CPU with bf16 units, this one has {', '.join(able)}; take openvino or torch")
+    c, h = model.dit.config.latent_channels, model.dit.config.latent_size
+    n, d = model.dit.config.n_tokens, model.dit.config.text_width
+    inputs = [((c, h, h), torch.float32), ((), torch.float32), ((n, d), torch.float32), ((d,), torch.float32), ((), torch.int64)]
+    inputs += [((), torch.float32)] if model.dit.config.guided else []
+    parts = {"denoiser": (Called(model.dit), inputs), "decoder": (Decoded(model.vae), [((c, h, h), torch.float32)])}
+    options = {"NUM_STREAMS": 0, "INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": precision}   # 0: the caller's own thread
+    home = kept(model, openvino.__version__)
+    denoise, decode = (function(core, intermediate(openvino, core, network, shapes, home, name), options)
+                       for name, (network, shapes) in parts.items())
+    return Backend(lambda x, t, tokens, pooled, style, guidance: denoise(
+        x, t, tokens, pooled, style, *([] if guidance is None else [guidance])), decode)
+
+
+class Called(nn.Module):
+    """The denoiser without what no sampling tells it."""
+
+    def __init__(self, dit: Dit):
+        super().__init__()
+        self.dit = dit
+
+    def forward(self, x: Tensor, t: Tensor, tokens: Tensor, pooled: Tensor, style: Tensor,
+                guidance: Tensor | None = None) -> Tensor:
+        return self.dit(x, t, tokens, pooled, style, None, guidance)
+
+
+class Decoded(nn.Module):
+    """The autoencoder's way back alone."""
+
+    def __init__(self, vae: nn.Module):
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, latent: Tensor) -> Tensor:
+        return self.vae.decode(latent)
+
+
+def function(core: Any, network: Any, options: dict[str, Any]) -> Callable[..., Tensor]:
+    """A network as a function of tensors, for any number of threads: each call has a compiled one to itself, as many are made as
+    calls overlap. OpenVINO's own threads are not used: one image is one thread's work, and a lost wake-up between them stopped
+    one run in ten for good (2026.4, two streams)."""
+    def another() -> Any:
+        return core.compile_model(network, "CPU", options).create_infer_request()
+    idle = [another()]   # list.pop and list.append are one step each for threads
+
+    def call(*given: Tensor) -> Tensor:
+        try:
+            request = idle.pop()
+        except IndexError:
+            request = another()
+        try:
+            found = request.infer({k: np.ascontiguousarray(value.numpy()) for k, value in enumerate(given)})
+            return torch.from_numpy(np.array(found[0]))
+        finally:
+            idle.append(request)
+    return call
+
+
+def kept(model: Model, version: str) -> Path:
+    """Where a model's converted networks lie: a folder by what they follow from."""
+    import medisyn
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    follows = hashlib.sha256(f"{model.digest} {version} {medisyn.__version__}".encode()).hexdigest()[:16]
+    return home / "medisyn" / "openvino" / follows
+
+
+def intermediate(openvino: Any, core: Any, network: nn.Module, shapes: list[tuple[tuple[int, ...], torch.dtype]], home: Path,
+                 name: str) -> Any:
+    """A network as OpenVINO reads it, any number of images at once: from the cache, else converted and put there."""
+    if (home / f"{name}.xml").is_file() and (home / f"{name}.bin").is_file():
+        try:
+            return core.read_model(home / f"{name}.xml")
+        except RuntimeError:
+            pass   # damaged: it is made anew
+    example = tuple(torch.zeros(2, *shape, dtype=kind) for shape, kind in shapes)
+    network.eval()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")   # of tracing: the shapes that it says are fixed are
+        made = openvino.convert_model(network, example_input=example)
+    made.reshape({given: [-1, *shape] for given, (shape, _) in zip(made.inputs, shapes, strict=True)})
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=home) as beside:
+            openvino.save_model(made, Path(beside) / f"{name}.xml", compress_to_fp16=False)
+            for ending in ("bin", "xml"):
+                shutil.move(Path(beside) / f"{name}.{ending}", home / f"{name}.{ending}")
+    except OSError:
+        pass       # no cache to write to: it is converted each time
+    return made

@@ -1,0 +1,166 @@
+"""Backends: another way to compute the same networks gives the same image, and says so where it does not."""
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+
+import medisyn
+from medisyn import bulk, making, painters, synthesizer
+from medisyn.data.provenance import Provenance
+from medisyn.models import backends
+
+PROMPT = "chest X-ray with pneumonia"
+OPENVINO = pytest.mark.skipif(find_spec("openvino") is None, reason=f"needs openvino: {backends.INSTALL}")
+
+
+@pytest.fixture(autouse=True)
+def private_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def able(name: str) -> bool:
+    """Whether this CPU has what a backend needs."""
+    import openvino
+    return name != "openvino-bf16" or "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def test_an_unknown_backend_is_refused(maker):
+    with pytest.raises(ValueError, match="one of torch, openvino, openvino-bf16, found 'tensorrt'"):
+        backends.of(maker.model, "tensorrt")
+
+
+def test_without_openvino_it_says_how_to_install_it(maker, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(ValueError, match=r'pip install "medisyn\[openvino\]"'):
+        backends.of(maker.model, "openvino")
+
+
+def test_a_model_on_a_base_is_torch_s_alone():
+    rested = painters.Rested(medisyn.load().model.card, None, [], "sha256:0")
+    with pytest.raises(ValueError, match="rests on a pretrained base; take torch"):
+        painters.of(rested, "openvino")
+
+
+def test_torch_leaves_no_word_in_the_provenance_and_other_backends_do(maker):
+    plan = maker.plan(PROMPT)
+    plain = maker.settings(plan, 3)
+    assert "backend" not in plain.as_dict()
+    other = replace(plain, backend="openvino")
+    assert Provenance.from_dict(other.as_dict()) == other
+    assert Provenance.from_dict(plain.as_dict()) == plain
+    assert synthesizer.name_of(other) != synthesizer.name_of(plain)
+    with pytest.raises(ValueError, match="computed by openvino, this model is computed by torch"):
+        maker.remake(other)
+
+
+@OPENVINO
+@pytest.mark.parametrize("guided", [False, True])
+def test_the_networks_are_the_same_for_any_number_of_images(maker, guided):
+    model = maker.model
+    if guided:
+        torch.manual_seed(1)
+        dit = type(model.dit)(replace(model.dit.config, guided=1.5)).eval()
+        for weight in dit.parameters():
+            torch.nn.init.normal_(weight, std=0.05)
+        model = replace(model, dit=dit, digest="sha256:guided")
+    ours, torch_s = backends.of(model, "openvino"), backends.of(model)
+    config = model.dit.config
+    for n in (1, 2, 3):
+        generator = torch.Generator().manual_seed(n)
+        latent = torch.randn(n, config.latent_channels, config.latent_size, config.latent_size, generator=generator)
+        told = (torch.rand(n, generator=generator), torch.randn(n, config.n_tokens, config.text_width, generator=generator),
+                torch.randn(n, config.text_width, generator=generator), torch.arange(n) % config.n_styles,
+                torch.rand(n, generator=generator) if guided else None)
+        with torch.no_grad():
+            wanted, image = torch_s.velocity(latent, *told), torch_s.decode(latent)
+        assert torch.allclose(ours.velocity(latent, *told), wanted, atol=2e-5, rtol=1e-4)
+        assert torch.allclose(ours.decode(latent), image, atol=2e-5, rtol=1e-4)
+
+
+@OPENVINO
+@pytest.mark.parametrize("backend", ["openvino", "openvino-bf16"])
+def test_images_are_those_of_torch_and_are_made_again_bit_for_bit(backend, maker, phantom_run, tmp_path):
+    if not able(backend):
+        with pytest.raises(ValueError, match="expects a CPU with bf16 units"):
+            medisyn.load(phantom_run / "model", backend)
+        return
+    other = medisyn.load(phantom_run / "model", backend)
+    plans = {PROMPT: other.plan(PROMPT)}
+    made = list(making.write(making.make_all(other, plans, [(PROMPT, 3, 0)], tmp_path / "set"), tmp_path / "set"))
+    far = [np.abs(one.image - theirs.image).max() for one, theirs in zip(made, maker.generate(PROMPT, 3), strict=True)]
+    assert max(far) < (1e-4 if backend == "openvino" else 0.2)
+    assert (max(far) > 0) or backend == "openvino"
+    again = medisyn.load(phantom_run / "model", backend)   # from the cache this time
+    for one in made:
+        assert one.record.provenance.backend == backend
+        found = making.compare(again, tmp_path / "set" / one.record.file_name, one.record.provenance)
+        assert found == {"same": True, "differing": 0.0, "largest": 0}
+    # In the same folder torch makes images of its own, and openvino's are not made a second time.
+    list(making.write(making.make_all(maker, plans, [(PROMPT, 3, 0)], tmp_path / "set"), tmp_path / "set"))
+    assert len(list((tmp_path / "set" / "images").glob("*.png"))) == 6
+    kept = making.make_all(other, plans, [(PROMPT, 3, 0)], tmp_path / "set")
+    assert all(one.there for one in kept)
+
+
+@OPENVINO
+def test_what_was_converted_is_kept_and_a_damaged_copy_is_made_anew(maker, monkeypatch):
+    import openvino
+    asked, convert = [], openvino.convert_model
+    monkeypatch.setattr(openvino, "convert_model", lambda *given, **more: asked.append(1) or convert(*given, **more))
+    backends.of(maker.model, "openvino")
+    assert len(asked) == 2
+    backends.of(maker.model, "openvino")
+    assert len(asked) == 2
+    home = backends.kept(maker.model, openvino.__version__)
+    assert sorted(path.name for path in home.iterdir()) == ["decoder.bin", "decoder.xml", "denoiser.bin", "denoiser.xml"]
+    (home / "decoder.xml").write_text("<net")
+    backends.of(maker.model, "openvino")
+    assert len(asked) == 3
+    assert backends.kept(replace(maker.model, digest="sha256:other"), openvino.__version__) != home
+
+
+@OPENVINO
+def test_without_a_cache_to_write_to_it_works_all_the_same(maker, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    latent = torch.zeros(1, maker.model.dit.config.latent_channels, 4, 4)
+    assert backends.of(maker.model, "openvino").decode(latent).shape == (1, 3, 32, 32)
+
+
+@OPENVINO
+def test_many_threads_at_once_give_what_one_gives(maker):
+    ours = backends.of(maker.model, "openvino")
+    latents = [torch.randn(1, maker.model.dit.config.latent_channels, 4, 4, generator=torch.Generator().manual_seed(k))
+               for k in range(40)]
+    alone = [ours.decode(latent) for latent in latents]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(ours.decode, latents))
+    assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
+
+
+@OPENVINO
+def test_processes_compute_with_the_backend_that_was_asked_for(phantom_run):
+    other = medisyn.load(phantom_run / "model", "openvino")
+    plan = other.plan(PROMPT)
+    opening = bulk.Opening(str(phantom_run / "model"), other.model.digest, None, backend="openvino")
+    made = bulk.paint((opening, plan, other.settings(plan, 0)))
+    assert np.array_equal(made.image, other.generate(PROMPT, 1)[0].image)
+
+
+@OPENVINO
+def test_generate_and_verify_know_the_backend(command, phantom_run, tmp_path):
+    done = command("generate", PROMPT, "-n", 2, "--model", phantom_run / "model", "-o", tmp_path / "set", "--backend", "openvino")
+    assert done.returncode == 0, done.stderr
+    file = next((tmp_path / "set" / "images").glob("*.png"))
+    said = command("verify", file, "--model", phantom_run / "model")
+    assert said.returncode == 0, said.stderr
+    assert "backend     openvino" in said.stdout
+    assert "the same image, pixel for pixel" in said.stdout
+    wrong = command("generate", PROMPT, "--model", phantom_run / "model", "-o", tmp_path / "b", "--backend", "fast")
+    assert wrong.returncode == 1
+    assert "backend should be one of" in wrong.stderr
