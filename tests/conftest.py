@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import phantoms
@@ -12,7 +12,7 @@ import torch
 
 import medisyn
 from medisyn import recipe, synthesizer
-from medisyn.training import stages
+from medisyn.training import device, stages
 
 ROOT = Path(__file__).parent.parent
 torch.set_num_threads(1)
@@ -22,6 +22,13 @@ torch.set_num_threads(1)
 def private_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test leaves a key, or what it quarantined, in the home of whoever runs it."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+
+
+@pytest.fixture(autouse=True)
+def full_precision() -> Iterator[None]:
+    """Precision and compiler are the process's own: no test leaves them changed."""
+    yield
+    device.quicken()
 
 
 @pytest.fixture(scope="session")

@@ -321,7 +321,8 @@ class Killed(BaseException):
     ("sd", "lora", ()), ("sd", "full", ("tune.micro=1",)), ("flux", "lora", ()), ("sd_v", "full", ("method.prior_images=4",)),
     ("sdxl", "lora", ("method.text=true",)), ("own", "full", ("method.prior_images=4",)),
     ("sdxl", "lora", ("method.text=true", "method.frozen=bfloat16", "method.prior_images=4")),
-    ("flux", "lora", ("method.frozen=bfloat16", "tune.checkpointing=true")), ("own", "lora", ("method.frozen=bfloat16",))])
+    ("flux", "lora", ("method.frozen=bfloat16", "tune.checkpointing=true")), ("own", "lora", ("method.frozen=bfloat16",)),
+    ("own", "full", ("precision=bf16",)), ("sd", "lora", ("precision=bf16",))])
 def test_a_run_killed_at_any_step_ends_in_the_same_weights(family, method, changes, written, phantom_run, tmp_path, monkeypatch):
     path = written(phantom_run / "model" if family == "own" else family, method)
     settings = recipe.read(path, [*changes, "tune.save_seconds=0"])

@@ -18,13 +18,6 @@ CPU = torch.device("cpu")
 COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="compiled blocks need g++, which is not installed")
 
 
-@pytest.fixture(autouse=True)
-def as_before():
-    """Precision and compiler are the process's own; no test leaves them changed."""
-    yield
-    device.quicken()
-
-
 def test_a_cpu_trains_in_full_precision_unless_asked():
     with device.half(CPU):
         assert not torch.is_autocast_enabled("cpu")
