@@ -239,6 +239,7 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--each", type=int, default=24, help="images a type and a choice")
     parser.add_argument("--judge", type=Path, help="default OUT/judge.safetensors; trained where it is not there")
+    parser.add_argument("--backend", default="torch", help="what computes the images: torch, openvino, openvino-bf16")
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -252,11 +253,11 @@ def main() -> None:
     mistakes(real, judge.questions, args.out / "real-mistakes.png")
     if args.model:
         from medisyn import synthesizer
-        maker = synthesizer.load(args.model)
+        maker = synthesizer.load(args.model, backend=args.backend)
         made, shown, understood = of_prompts(judge, maker, args.each, args.out / "synthetic")
         card = maker.model.card
         about |= {"model": card.name, "digest": maker.model.digest, "steps": card.steps, "guidance": card.guidance,
-                  "sampler": card.sampler, "understood": understood}
+                  "sampler": card.sampler, "backend": args.backend, "understood": understood}
         mistakes(made, judge.questions, args.out / "mistakes.png")
         confusions(shown, judge.questions, args.out / "confusions.png")
     tell("figures: bootstrapping")

@@ -69,7 +69,7 @@ def asked(model: object, chosen: Sequence[Record], seed: int = 0) -> list[Proven
             for k, record in enumerate(chosen)]
 
 
-def rows_of(folder: Path, chosen: Sequence[Record], real: np.ndarray) -> list[dict]:
+def rows_of(folder: Path, chosen: Sequence[Record], real: np.ndarray, backend: str) -> list[dict]:
     """A row a way of sampling, and one for the autoencoder."""
     model, eye = synthesizer.load(folder).model, features.load("eye")
     kinds, hows, rows = [r.image_type for r in chosen], asked(model, chosen), []
@@ -82,7 +82,7 @@ def rows_of(folder: Path, chosen: Sequence[Record], real: np.ndarray) -> list[di
         tell(f"texture: {rows[-1]}")
     for since, until, noise in WAYS:
         card = dataclasses.replace(model.card, guidance_from=since, guidance_until=until, texture=noise)
-        paint = painters.own(dataclasses.replace(model, card=card)).paint
+        paint = painters.own(dataclasses.replace(model, card=card), backend).paint
         made = torch.stack([paint(how, how.seed) for how in hows])
         row(f"guidance {card.guidance:g} from {since:g} to {until:g}, noise {noise:g}", to_squares(made, kinds))
     with torch.no_grad():
@@ -98,6 +98,7 @@ def main() -> None:
     parser.add_argument("--real", type=Path, required=True, help="a collection with validation images")
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--each", type=int, default=48, help="images a type")
+    parser.add_argument("--backend", default="torch", help="what computes the images: torch, openvino, openvino-bf16")
     args = parser.parse_args()
     torch.set_num_threads(1)
     known = synthesizer.load(args.model[0])
@@ -111,8 +112,8 @@ def main() -> None:
         raise ValueError(f"{args.real} holds no validation image of a type that {args.model[0]} knows")
     side = known.model.card.image_size
     real = np.stack([np.asarray(images.square(images.decode(args.real / r.file_name), side).convert("RGB")) for r in chosen])
-    rows = [row for folder in args.model for row in rows_of(folder, chosen, real)]
-    about = f"{len(chosen)} images of {len(by_type)} types for the sentences of validation images of {args.real}"
+    rows = [row for folder in args.model for row in rows_of(folder, chosen, real, args.backend)]
+    about = f"{len(chosen)} images of {len(by_type)} types for the sentences of validation images of {args.real}, by {args.backend}"
     lines = [(r["model"], r["way"], f"{r['frechet']:.1f}", f"{r['kernel']:.3f}", f"{r['fine']:.1f}", f"{r['middle']:.1f}")
              for r in rows]
     write(args.out, "texture", {"about": about, "rows": rows}, f"# Texture\n\n{about}.\n\n" + table(
