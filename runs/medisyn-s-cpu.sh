@@ -17,7 +17,7 @@ both() { ${STOP:+timeout -s TERM "$STOP"} "$python" -m torch.distributed.run --n
 one --stages text &
 one --stages vae
 wait
-one --stages latents --set threads=2
+both --stages latents
 both --stages dit
 one --stages decoder &
 one --stages recogniser
