@@ -34,6 +34,7 @@ from medisyn.training.latents import (
 )
 from medisyn.training.run import my_share, rank, wait, world
 
+AT_ONCE = 4          # images that a CPU encodes at once: more do not fit its caches, and take three times as long each
 CAPTION_PIECES = 64  # word pieces of a caption that are kept: what the text encoder reads
 
 
@@ -176,8 +177,7 @@ def encode(vae: Vae, pixels: Pixels, array: Tensor, folder: Path, image_size: in
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     where, plan, c = array.device, planned(pixels, settings), vae.config.latent_channels
-    layout = device.layout(where)
-    vae = vae.to(where, memory_format=layout)
+    vae, part = vae.to(where, memory_format=torch.channels_last), AT_ONCE if where.type == "cpu" else block
     symmetry = [vocabulary.IMAGE_TYPES[r.image_type].symmetry for r in pixels.records]
     how = [draw_variation(symmetry[row], batches.generator(seed, "variants", m)) if k else None for m, (row, k) in enumerate(plan)]
     rows = np.array([row for row, _ in plan], np.int64)
@@ -190,14 +190,17 @@ def encode(vae: Vae, pixels: Pixels, array: Tensor, folder: Path, image_size: in
         mine = slice(number * block, min((number + 1) * block, len(plan)))
         if not encoded[number]:
             image = varied(whole(array, rows[mine], image_size), how[mine])
-            for side, latent in raw.items():
-                small = (image if side == image_size else smaller(image, side)).contiguous(memory_format=layout)
-                with device.half(where):
-                    seen = vae.encoder[:-1](small)
-                    mean = vae.encoder[-1](seen).chunk(2, 1)[0]
-                latent[mine] = mean.half().cpu().numpy()
-                if side == first_side:
-                    features[mine] = F.avg_pool2d(seen.float(), 2).half().cpu().numpy()
+            for first in range(mine.start, mine.stop, part):
+                some = slice(first, min(first + part, mine.stop))
+                for side, latent in raw.items():
+                    small = image[first - mine.start:some.stop - mine.start]
+                    small = (small if side == image_size else smaller(small, side)).contiguous(memory_format=torch.channels_last)
+                    with device.half(where):
+                        seen = vae.encoder[:-1](small)
+                        mean = vae.encoder[-1](seen).chunk(2, 1)[0]
+                    latent[some] = mean.half().cpu().numpy()
+                    if side == first_side:
+                        features[some] = F.avg_pool2d(seen.float(), 2).half().cpu().numpy()
             encoded[number] = 1
         progress(mine.stop, len(plan))
     wait()
