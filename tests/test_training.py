@@ -297,3 +297,15 @@ def test_an_average_begins_as_the_network_and_weighs_by_a_power_of_time():
 def test_gamma_gives_the_width_it_was_asked_for(width):
     gamma = gamma_of(width)
     assert (gamma + 1) ** 0.5 / ((gamma + 2) * (gamma + 3) ** 0.5) == pytest.approx(width)
+
+
+def test_progress_is_told_whatever_the_stride(monkeypatch):
+    said = []
+    monkeypatch.setattr(stages, "say", said.append)
+    for stride in (1, 96):
+        tell = stages.counter("latents", 100)
+        for done in range(stride, 300, stride):
+            tell(done, 299)
+        tell(299, 299)
+        assert len(said) in (3, 4) and said[-1] == "latents: 299 of 299"
+        said.clear()

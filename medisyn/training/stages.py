@@ -156,10 +156,14 @@ def packed(recipe: Recipe, folder: Path, keep: bool) -> Pixels:
 
 
 def counter(name: str, every: int = 5000) -> Callable[[int, int], None]:
-    """Progress of a stage that only counts."""
+    """Progress of a stage that only counts, by ones or in strides."""
+    told = 0
+
     def tell(done: int, total: int) -> None:
-        if done == total or done // every != (done - 1) // every:
+        nonlocal told
+        if done == total or done // every != told // every:
             say(f"{name}: {done:,} of {total:,}")
+        told = done
     return tell
 
 
