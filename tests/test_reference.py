@@ -435,3 +435,27 @@ def test_two_processes_encode_what_one_does_and_an_interrupted_one_goes_on(setti
 def shares_made(folder: Path) -> Path:
     folder.mkdir()
     return folder
+
+
+def test_captions_are_read_once_and_as_they_would_be_one_by_one(prepared, tmp_path):
+    known, read = Pixels(prepared / "pixels").records, stages.reader(prepared)
+    path = Path(shutil.copy(prepared / "captions.npz", tmp_path / "captions.npz"))
+    with np.load(path) as opened:
+        pieces = opened["pieces"].astype(np.int64)
+    called = []
+    seen = read.encoder.embedding.register_forward_hook(lambda *given: called.append(1))
+    captions = resident.Captions(path, known, read, cpu)
+    first = len(called)
+    again = resident.Captions(path, known, read, cpu)
+    assert len(called) - first == 1                         # the sentence that says nothing
+    assert torch.equal(captions.tokens, again.tokens) and torch.equal(captions.pooled, again.pooled)
+    for k in (0, 1, len(pieces) - 1):
+        mine = torch.from_numpy(pieces[k][pieces[k] > 0])[None]
+        tokens, _, pooled = read.encoder(mine, mine > 0)
+        assert torch.allclose(captions.tokens[k].float(), tokens[0], atol=2e-3)
+        assert torch.allclose(captions.pooled[k].float(), pooled[0], atol=2e-3)
+    with torch.no_grad():
+        read.encoder.queries += 1                           # another encoder reads them anew
+    resident.Captions(path, known, read, cpu)
+    assert len(called) > first + 3
+    seen.remove()

@@ -5,6 +5,7 @@ numbers an image, and gathered where the data lie.
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -120,18 +121,14 @@ def mirrors(record: Record) -> bool:
 class Captions:
     """Read captions on the device: `tokens` (K + 1, n, D), `pooled` (K + 1, D); the last row says nothing."""
 
-    @torch.no_grad()
-    def __init__(self, path: Path, known: list[Record], read: Reader, where: torch.device, block: int = 2048):
+    def __init__(self, path: Path, known: list[Record], read: Reader, where: torch.device):
         with np.load(path) as opened:
             pieces, ids, self.each = opened["pieces"].astype(np.int64), opened["ids"].tolist(), int(opened["each"])
-        config = read.encoder.config
-        self.tokens = torch.empty(len(pieces) + 1, config.n_tokens, config.width, dtype=torch.float16, device=where)
-        self.pooled = torch.empty(len(pieces) + 1, config.width, dtype=torch.float16, device=where)
-        for start in range(0, len(pieces), block):
-            batch = torch.from_numpy(pieces[start:start + block]).to(where)
-            tokens, _, pooled = read.encoder(batch, batch > 0)
-            mine = slice(start, start + len(batch))
-            self.tokens[mine], self.pooled[mine] = tokens.half(), pooled.half()
+        config, n = read.encoder.config, len(pieces)
+        self.tokens = torch.empty(n + 1, config.n_tokens, config.width, dtype=torch.float16, device=where)
+        self.pooled = torch.empty(n + 1, config.width, dtype=torch.float16, device=where)
+        tokens, pooled = (torch.from_numpy(found) for found in read_all(path, pieces, read, where))
+        self.tokens[:n], self.pooled[:n] = tokens, pooled
         tokens, pooled = read([""])
         self.tokens[-1], self.pooled[-1] = tokens[0].half(), pooled[0].half()
         place = {name: k * self.each for k, name in enumerate(ids)}
@@ -139,6 +136,36 @@ class Captions:
         if missing:
             raise ValueError(f"{path} holds no captions of {missing[0]} and {len(missing) - 1} more; delete it to have it made")
         self.first = np.array([[place.get(r.id, 0), place.get(f"{r.id}~", place.get(r.id, 0))] for r in known])
+
+
+@torch.no_grad()
+def read_all(path: Path, pieces: np.ndarray, read: Reader, where: torch.device, block: int = 1024) -> tuple[np.ndarray, np.ndarray]:
+    """The captions of a file as the text encoder reads them: float16 (K, n, D) and (K, D).
+
+    Short ones are read with short ones, by all processes together, and what was read is kept beside the file under a name that
+    follows from it and from the encoder: on a CPU that is minutes, which nobody waits for twice.
+    """
+    config = read.encoder.config
+    told = hashlib.sha256(path.read_bytes())
+    for name, weight in sorted(read.encoder.state_dict().items()):
+        told.update(name.encode() + weight.cpu().numpy().tobytes())
+    home = path.with_name(f"{path.stem}-{told.hexdigest()[:12]}")
+    order = np.argsort((pieces > 0).sum(1), kind="stable")
+    tokens = shared(home.with_suffix(".tokens.npy"), (len(pieces), config.n_tokens, config.width))
+    pooled = shared(home.with_suffix(".pooled.npy"), (len(pieces), config.width))
+    done = shared(home.with_suffix(".done.npy"), (-(-len(pieces) // block),))
+    for number in range(rank(), len(done), world()):
+        if not done[number]:
+            mine = order[number * block:(number + 1) * block]
+            longest = max(1, int((pieces[mine] > 0).sum(1).max()))
+            batch = torch.from_numpy(pieces[mine, :longest]).to(where)
+            seen, _, summed = read.encoder(batch, batch > 0)
+            tokens[mine], pooled[mine] = seen.half().cpu().numpy(), summed.half().cpu().numpy()
+            done[number] = 1
+    for written in (tokens, pooled, done):
+        written.flush()
+    wait()
+    return tokens, pooled
 
 
 # ---- latents ---------------------------------------------------------------------------------------------------------
