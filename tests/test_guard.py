@@ -252,7 +252,7 @@ def call(monkeypatch, capsys, maker):
     import medisyn
 
     def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(medisyn, "load", lambda asked=None: maker)
+        monkeypatch.setattr(medisyn, "load", lambda asked=None, backend="torch": maker)
         monkeypatch.setattr(sys, "argv", ["medisyn", *map(str, words)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
