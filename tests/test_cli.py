@@ -33,7 +33,8 @@ def call(monkeypatch, capsys):
 def model(maker, phantom_run, monkeypatch) -> Path:
     """The phantom model's folder, loaded once for all tests."""
     folder = phantom_run / "model"
-    monkeypatch.setattr(medisyn, "load", lambda asked=None, backend="torch": maker if asked == folder else synthesizer.load(asked, "0"))
+    monkeypatch.setattr(medisyn, "load", lambda asked=None, backend="torch":
+                        maker if asked == folder else synthesizer.load(asked, "0", backend))
     return folder
 
 
