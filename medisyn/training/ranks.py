@@ -5,6 +5,7 @@ alone is the only rank. Every rank draws the whole batch and trains on its share
 number of them.
 """
 
+import atexit
 import os
 
 import torch
@@ -27,6 +28,13 @@ def join_ranks() -> None:
         if torch.cuda.is_available():  # a GPU a process; what lies on the CPU is agreed on by gloo
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
         torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        atexit.register(leave)
+
+
+def leave() -> None:
+    """Part from the other processes: threads that still listen to them when the interpreter ends abort it now and then."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def alone_by_mistake() -> bool:
