@@ -42,10 +42,12 @@ def train(recipe: Annotated[Path, typer.Argument(help="A TOML file; recipes/ has
         return [print(line) for line in trainer.outlook(settings)] and None
     if resume not in ("auto", "never"):
         training.adopt(Path(resume), out)
+    from medisyn.training import ranks
     with watched(settings):
         made = trainer.run(settings, out, wanted, resume != "never")
     if made is not None and training.rank() == 0:
         tell(f"wrote {made}; next: medisyn generate \"chest X-ray\" -n 4 --model {made} -o out/first")
+    ranks.leave()
 
 
 def watching(words: list[str], out: Path, resume: str) -> Callable[[Any], AbstractContextManager[None]]:

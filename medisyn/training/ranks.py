@@ -5,8 +5,8 @@ alone is the only rank. Every rank draws the whole batch and trains on its share
 number of them.
 """
 
-import atexit
 import os
+import sys
 
 import torch
 from torch import Tensor
@@ -28,13 +28,19 @@ def join_ranks() -> None:
         if torch.cuda.is_available():  # a GPU a process; what lies on the CPU is agreed on by gloo
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
         torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-        atexit.register(leave)
 
 
 def leave() -> None:
-    """Part from the other processes: threads that still listen to them when the interpreter ends abort it now and then."""
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    """The end of one of several processes whose work is done: all have come this far, and this one is gone.
+
+    It does not wait for the interpreter to take everything apart: gloo's threads, still running then, abort it now and then, and
+    the launcher takes a finished training for a failed one. Alone, nothing happens.
+    """
+    if world() > 1:
+        wait()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def alone_by_mistake() -> bool:
