@@ -1,6 +1,7 @@
 """What tests share: phantoms, one tiny model trained on them once, and `medisyn` as a command of its own."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ import torch
 
 import medisyn
 from medisyn import recipe, synthesizer
-from medisyn.training import device, stages
+from medisyn.training import device, run, stages
 
 ROOT = Path(__file__).parent.parent
 torch.set_num_threads(1)
@@ -29,6 +30,24 @@ def full_precision() -> Iterator[None]:
     """Precision and compiler are the process's own: no test leaves them changed."""
     yield
     device.quicken()
+
+
+@pytest.fixture
+def terminated_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Sends this process SIGTERM when a loop has done so many steps."""
+    asked = run.Stop.agreed
+
+    def plant(steps: int) -> None:
+        left = [steps]
+
+        def agreed(stop: run.Stop) -> bool:
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGTERM)
+            left[0] -= 1
+            return asked(stop)
+        monkeypatch.setattr(run.Stop, "agreed", agreed)
+        monkeypatch.setattr(run, "draw_progress", lambda stage, trainee: None)
+    return plant
 
 
 @pytest.fixture(scope="session")

@@ -117,10 +117,18 @@ def test_what_was_converted_is_kept_and_a_damaged_copy_is_made_anew(maker, monke
     backends.of(maker.model, "openvino")
     assert len(asked) == 2
     home = backends.kept(maker.model, openvino.__version__)
-    assert sorted(path.name for path in home.iterdir()) == ["decoder.bin", "decoder.xml", "denoiser.bin", "denoiser.xml"]
-    (home / "decoder.xml").write_text("<net")
+    assert sorted(path.name for path in home.iterdir()) == [
+        f"{name}.{ending}" for name in ("decoder", "denoiser") for ending in ("bin", "sha256", "xml")]
+    damaged = bytearray((home / "decoder.bin").read_bytes())
+    damaged[len(damaged) // 2] ^= 1                         # one bit of a weight
+    (home / "decoder.bin").write_bytes(damaged)
     backends.of(maker.model, "openvino")
     assert len(asked) == 3
+    (home / "denoiser.xml").write_text("<net")
+    backends.of(maker.model, "openvino")
+    assert len(asked) == 4
+    backends.of(maker.model, "openvino")
+    assert len(asked) == 4
     assert backends.kept(replace(maker.model, digest="sha256:other"), openvino.__version__) != home
 
 

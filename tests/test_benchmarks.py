@@ -19,8 +19,9 @@ from medisyn.training import batches
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-contrasts, few, generate, held_out, intervals, judging, novelty, recognition, texture, unseen = map(import_module, (
-    "contrasts", "few", "generate", "held_out", "intervals", "judge", "novelty", "recognition", "texture", "unseen"))
+contrasts, few, generate, held_out, intervals, judging, novelty, precision, recognition, texture, unseen = map(import_module, (
+    "contrasts", "few", "generate", "held_out", "intervals", "judge", "novelty", "precision", "recognition", "texture",
+    "unseen"))
 
 
 def test_the_area_under_the_curve_counts_pairs_in_order():
@@ -178,3 +179,28 @@ def test_what_a_blur_takes_is_missing_from_fine_detail_first():
     assert found["fine"] < found["middle"] - 3 < -3
     halved = texture.missing((real // 2), real, kinds)
     assert halved["fine"] == pytest.approx(-6.0, abs=0.1)                 # half the amplitude, a quarter of the power
+
+
+def test_ways_take_turns_and_the_first_turn_does_not_count():
+    order = []
+    rates = precision.turns({"a": (lambda: order.append("a"), 4), "b": (lambda: order.append("b"), 2)}, 3)
+    assert order == ["a", "b"] * 4
+    assert [len(found) for found in rates.values()] == [3, 3]
+    assert all(rate > 0 for found in rates.values() for rate in found)
+
+
+def test_every_way_of_training_a_network_gives_gradients_of_one_size(phantom_recipe):
+    """What is timed is the same work: the ways that need no compiler, on one network."""
+    from medisyn import recipe
+    settings, found = recipe.read(phantom_recipe, []), []
+    network = precision.denoiser(settings, 32)
+    torch.nn.init.normal_(network.last.weight)
+    given = precision.told(network, 4)
+    for how, kernel in (("fp32", precision.layers.attended), ("bf16", precision.layers.attended), ("bf16", precision.torch_s)):
+        precision.device.quicken(how)
+        with precision.mock.patch.object(precision.layers, "attended", kernel), precision.device.half(precision.CPU):
+            made = network(*given)
+        made.float().square().mean().backward()
+        found.append(float(network.patch.weight.grad.norm()))
+        network.zero_grad()
+    assert found[1:] == pytest.approx([found[0]] * 2, rel=0.05)

@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 import torch.nn.functional as F
-from test_run import logged, same_tensors, terminated_after, without  # noqa: F401 (a fixture)
+from test_run import logged, same_tensors, without
 
 from medisyn import recipe
 from medisyn.models.dit import Dit, DitBlock, DitConfig
@@ -71,7 +71,7 @@ def test_attention_in_full_precision_is_torch_s_own(monkeypatch):
 
 @pytest.mark.parametrize("stage", ["vae", "decoder", "dit"])
 def test_in_bf16_it_learns_as_in_full_precision_and_is_resumed_bit_for_bit(stage, phantom_recipe, phantom_run, tmp_path,
-                                                                          terminated_after):  # noqa: F811
+                                                                          terminated_after):
     settings = recipe.read(phantom_recipe, ["precision=bf16"])
     whole, halves = (without(phantom_run, stage, tmp_path / name) for name in ("whole", "halves"))
     terminated_after(-1)
@@ -114,7 +114,7 @@ def test_compiled_blocks_give_the_same_numbers_and_gradients():
 
 
 @COMPILER
-def test_a_compiled_training_is_resumed_bit_for_bit(phantom_recipe, phantom_run, tmp_path, terminated_after):  # noqa: F811
+def test_a_compiled_training_is_resumed_bit_for_bit(phantom_recipe, phantom_run, tmp_path, terminated_after):
     settings = recipe.read(phantom_recipe, ["precision=bf16", "compiled=true", "dit.n_images=48", "dit.log_images=24"])
     whole, halves = (without(phantom_run, "dit", tmp_path / name) for name in ("whole", "halves"))
     terminated_after(-1)

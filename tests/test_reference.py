@@ -412,10 +412,12 @@ def test_two_processes_encode_what_one_does_and_an_interrupted_one_goes_on(setti
     seen = vae.encoder[0].register_forward_hook(lambda network, image, out: encoded.append(len(out)))
     monkeypatch.setattr(resident, "world", lambda: 2)
     monkeypatch.setattr(resident, "wait", lambda: None)
-    resident.shared(shares_made(shares) / "encoded.npy", (-(-len(alone.row) // 8),))
-    for side in (64, 32):
-        resident.shared(shares / f"raw-{side}.npy", (len(alone.row), 4, side // 8, side // 8))
-    resident.shared(shares / "features.npy", (len(alone.row), 32, 2, 2))
+    shares.mkdir()
+    shapes = {shares / f"raw-{side}.npy": (len(alone.row), 4, side // 8, side // 8) for side in (64, 32)}
+    shapes[shares / "features.npy"] = (len(alone.row), 32, 2, 2)
+    name = f"encoded-{resident.follows(f'3 {settings.latents}'.encode(), vae)}.npy"
+    resident.in_shares(shapes, shares / name, len(alone.row), 8, lambda *given: None)   # the first process opens the files
+    np.load(shares / name, mmap_mode="r+")[:] = 0
     monkeypatch.setattr(resident, "rank", lambda: 1)
     with pytest.raises(FileNotFoundError, match="index"):   # the first process has not put them together yet
         resident.encode(*given, shares, *told)
@@ -429,12 +431,10 @@ def test_two_processes_encode_what_one_does_and_an_interrupted_one_goes_on(setti
     for name in ("latents", "first", "features"):
         assert np.array_equal(*(np.load(home / f"{name}.npy") for home in (tmp_path / "alone", shares)))
     assert np.array_equal(alone.style, both.style)
-    assert not list(shares.glob("raw-*")) and not (shares / "encoded.npy").exists()
-
-
-def shares_made(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
+    assert not list(shares.glob("raw-*")) and not list(shares.glob("encoded-*"))
+    with torch.no_grad():
+        vae.encoder[1].bias += 1                            # another encoder's blocks are not taken for this one's
+    assert resident.follows(f"3 {settings.latents}".encode(), vae) not in name
 
 
 def test_captions_are_read_once_and_as_they_would_be_one_by_one(prepared, tmp_path):

@@ -1,7 +1,6 @@
 """A run: stopped, killed, damaged or shared, it ends in the same weights, bit for bit."""
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -38,24 +37,6 @@ def logged(stage: Path) -> list[dict]:
     """The lines of a log, without the clock."""
     rows = [json.loads(line) for line in (stage / "log.jsonl").read_text().splitlines()]
     return [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]
-
-
-@pytest.fixture
-def terminated_after(monkeypatch):
-    """Sends this process SIGTERM when a loop has done so many steps."""
-    asked = run.Stop.agreed
-
-    def plant(steps: int) -> None:
-        left = [steps]
-
-        def agreed(stop: run.Stop) -> bool:
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGTERM)
-            left[0] -= 1
-            return asked(stop)
-        monkeypatch.setattr(run.Stop, "agreed", agreed)
-        monkeypatch.setattr(run, "draw_progress", lambda stage, trainee: None)
-    return plant
 
 
 @pytest.mark.parametrize("name", STOPS)

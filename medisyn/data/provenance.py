@@ -58,12 +58,12 @@ class Provenance:
     def as_dict(self) -> dict:
         """All that is known; where nobody looked at the image, or torch computed it, no word of that, as in files of before
         there was something to say."""
-        return {name: value for name, value in asdict(self).items() if name not in (*LOOKS, "backend") or value}
+        return {name: value for name, value in asdict(self).items() if name not in OPTIONAL or value}
 
     @classmethod
     def from_dict(cls, row: dict) -> "Provenance":
         """Read back what `as_dict` wrote; a missing field is a ValueError that names it."""
-        names = [f.name for f in fields(cls) if f.name not in (*LOOKS, "backend")]
+        names = [f.name for f in fields(cls) if f.name not in OPTIONAL]
         missing = [name for name in names if name not in row]
         if missing:
             raise ValueError(f"a provenance needs {', '.join(names)}; this one lacks {', '.join(missing)}; "
@@ -73,3 +73,4 @@ class Provenance:
 
 
 LOOKS = {"guard": Guarded, "drawn": Drawn}  # what was said of an image after it was made
+OPTIONAL = (*LOOKS, "backend")              # no word of them where there is nothing to say

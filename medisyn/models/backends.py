@@ -8,9 +8,9 @@ An image's provenance names its backend, where it is not torch: the pixels depen
 thread that asks for it.
 """
 
+import contextlib
 import hashlib
 import os
-import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -98,8 +98,8 @@ class Decoded(nn.Module):
 
 def function(core: Any, network: Any, options: dict[str, Any]) -> Callable[..., Tensor]:
     """A network as a function of tensors, for any number of threads: each call has a compiled one to itself, as many are made as
-    calls overlap. OpenVINO's own threads are not used: one image is one thread's work, and a lost wake-up between them stopped
-    one run in ten for good (2026.4, two streams)."""
+    calls overlap. OpenVINO's own threads are not used: one image is one thread's work, and with two of its streams
+    (2026.4) now and then a run never came back, both threads asleep."""
     def another() -> Any:
         return core.compile_model(network, "CPU", options).create_infer_request()
     idle = [another()]   # list.pop and list.append are one step each for threads
@@ -127,24 +127,32 @@ def kept(model: Model, version: str) -> Path:
 
 def intermediate(openvino: Any, core: Any, network: nn.Module, shapes: list[tuple[tuple[int, ...], torch.dtype]], home: Path,
                  name: str) -> Any:
-    """A network as OpenVINO reads it, any number of images at once: from the cache, else converted and put there."""
-    if (home / f"{name}.xml").is_file() and (home / f"{name}.bin").is_file():
-        try:
-            return core.read_model(home / f"{name}.xml")
-        except RuntimeError:
-            pass   # damaged: it is made anew
+    """A network as OpenVINO reads it, any number of images at once: from the cache where that is whole, else converted."""
+    model, seal = home / f"{name}.xml", home / f"{name}.sha256"
+    if seal.is_file() and seal.read_text() == sealed(model):
+        return core.read_model(model)
     example = tuple(torch.zeros(2, *shape, dtype=kind) for shape, kind in shapes)
     network.eval()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")   # of tracing: the shapes that it says are fixed are
         made = openvino.convert_model(network, example_input=example)
     made.reshape({given: [-1, *shape] for given, (shape, _) in zip(made.inputs, shapes, strict=True)})
-    try:
+    with contextlib.suppress(OSError):    # where there is no cache to write to, it is converted each time
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=home) as beside:
-            openvino.save_model(made, Path(beside) / f"{name}.xml", compress_to_fp16=False)
-            for ending in ("bin", "xml"):
-                shutil.move(Path(beside) / f"{name}.{ending}", home / f"{name}.{ending}")
-    except OSError:
-        pass       # no cache to write to: it is converted each time
+            new = Path(beside) / model.name
+            openvino.save_model(made, new, compress_to_fp16=False)
+            (Path(beside) / seal.name).write_text(sealed(new))
+            for path in (new.with_suffix(".bin"), new, Path(beside) / seal.name):
+                path.replace(home / path.name)
     return made
+
+
+def sealed(model: Path) -> str:
+    """sha256 over a converted network's two files: OpenVINO reads damaged weights without a word. Empty where one is missing."""
+    told = hashlib.sha256()
+    for path in (model, model.with_suffix(".bin")):
+        if not path.is_file():
+            return ""
+        told.update(path.read_bytes())
+    return told.hexdigest()

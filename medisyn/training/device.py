@@ -13,12 +13,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from medisyn.training.machine import COMPILERS
+
 PEAKS = {  # dense bf16 matrix products in TFLOP/s, vendors' datasheets; the longer name comes first
     "H200": 989.0, "H100 PCIe": 756.0, "H100 NVL": 835.0, "H100": 989.0, "B200": 2250.0, "A100": 312.0, "A10G": 70.0, "A40": 150.0,
     "L40S": 362.0, "L4": 121.0, "RTX 4090": 165.0, "RTX 3090": 71.0,
 }
-
-
 QUICK = {"half": False, "compiled": False}  # what a CPU may do; of the whole process, as its number of threads is
 
 
@@ -27,14 +27,9 @@ def quicken(precision: str = "auto", compiled: bool = False) -> None:
     weights; compiled: transformer blocks go through torch's compiler, which needs a C++ compiler. A GPU has both unasked."""
     if precision not in ("auto", "fp32", "bf16"):
         raise ValueError(f'precision should be "auto", "fp32" or "bf16", found {precision!r}')
-    if compiled and not (shutil.which("g++") or shutil.which("clang++") or os.environ.get("CXX")):
+    if compiled and not (os.environ.get("CXX") or any(map(shutil.which, COMPILERS))):
         raise ValueError("compiled = true expects a C++ compiler, found none; install g++, or take it out of the recipe")
     QUICK.update(half=precision == "bf16", compiled=compiled)
-
-
-def has_bf16_units() -> bool:
-    """Whether this CPU multiplies matrices in bf16 by itself (AMX tiles); where not, or not told, bf16 is slower than fp32."""
-    return torch.cpu._is_amx_tile_supported()
 
 
 def pick(name: str) -> torch.device:

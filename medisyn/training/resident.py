@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from medisyn import flow
 from medisyn.data import prompts, vocabulary
@@ -146,26 +146,53 @@ def read_all(path: Path, pieces: np.ndarray, read: Reader, where: torch.device, 
     follows from it and from the encoder: on a CPU that is minutes, which nobody waits for twice.
     """
     config = read.encoder.config
-    told = hashlib.sha256(path.read_bytes())
-    for name, weight in sorted(read.encoder.state_dict().items()):
-        told.update(name.encode() + weight.cpu().numpy().tobytes())
-    home = path.with_name(f"{path.stem}-{told.hexdigest()[:12]}")
+    home = path.with_name(f"{path.stem}-{follows(path.read_bytes(), read.encoder)}")
     order = np.argsort((pieces > 0).sum(1), kind="stable")
-    tokens = shared(home.with_suffix(".tokens.npy"), (len(pieces), config.n_tokens, config.width))
-    pooled = shared(home.with_suffix(".pooled.npy"), (len(pieces), config.width))
-    done = shared(home.with_suffix(".done.npy"), (-(-len(pieces) // block),))
-    for number in range(rank(), len(done), world()):
-        if not done[number]:
-            mine = order[number * block:(number + 1) * block]
-            longest = max(1, int((pieces[mine] > 0).sum(1).max()))
-            batch = torch.from_numpy(pieces[mine, :longest]).to(where)
-            seen, _, summed = read.encoder(batch, batch > 0)
-            tokens[mine], pooled[mine] = seen.half().cpu().numpy(), summed.half().cpu().numpy()
-            done[number] = 1
-    for written in (tokens, pooled, done):
-        written.flush()
+
+    def fill(mine: slice, tokens: np.ndarray, pooled: np.ndarray) -> None:
+        rows = order[mine]
+        longest = max(1, int((pieces[rows] > 0).sum(1).max()))
+        batch = torch.from_numpy(pieces[rows, :longest]).to(where)
+        seen, _, summed = read.encoder(batch, batch > 0)
+        tokens[rows], pooled[rows] = seen.half().cpu().numpy(), summed.half().cpu().numpy()
+    shapes = {home.with_suffix(".tokens.npy"): (len(pieces), config.n_tokens, config.width),
+              home.with_suffix(".pooled.npy"): (len(pieces), config.width)}
+    return tuple(in_shares(shapes, home.with_suffix(".done.npy"), len(pieces), block, fill))
+
+
+# ---- work that processes share -----------------------------------------------------------------------------------------
+
+def follows(told: bytes, network: nn.Module) -> str:
+    """A name for what follows from some bytes and a network's weights: 12 hex digits."""
+    digest = hashlib.sha256(told)
+    for name, weight in sorted(network.state_dict().items()):
+        digest.update(name.encode() + weight.cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def in_shares(shapes: dict[Path, tuple[int, ...]], marker: Path, n: int, block: int, fill: Callable[..., None],
+              progress: Callable[[int, int], None] = lambda done, total: None) -> list[np.ndarray]:
+    """Arrays of n rows on disk, float16, that all processes of this machine fill together: each every so many-th block.
+
+    fill: rows, the arrays -> fills those rows of each. marker: a file that says which blocks are done, so that an interrupted
+    start goes on; its name has to follow from what the rows follow from. Where one of the files is missing, all begin anew.
+    """
+    wanted = shapes | {marker: (-(-n // block),)}
+    if rank() == 0 and not all(path.is_file() and np.load(path, mmap_mode="r").shape == shape for path, shape in wanted.items()):
+        for path, shape in wanted.items():
+            np.lib.format.open_memmap(path, "w+", np.float16, shape)   # all 0
     wait()
-    return tokens, pooled
+    *held, done = (np.load(path, mmap_mode="r+") for path in wanted)
+    for number in range(rank(), len(done), world()):
+        mine = slice(number * block, min((number + 1) * block, n))
+        if not done[number]:
+            fill(mine, *held)
+            done[number] = 1
+        progress(mine.stop, n)
+    for array in (*held, done):
+        array.flush()
+    wait()
+    return held
 
 
 # ---- latents ---------------------------------------------------------------------------------------------------------
@@ -208,43 +235,32 @@ def encode(vae: Vae, pixels: Pixels, array: Tensor, folder: Path, image_size: in
     symmetry = [vocabulary.IMAGE_TYPES[r.image_type].symmetry for r in pixels.records]
     how = [draw_variation(symmetry[row], batches.generator(seed, "variants", m)) if k else None for m, (row, k) in enumerate(plan)]
     rows = np.array([row for row, _ in plan], np.int64)
-    raw = {side: shared(folder / f"raw-{side}.npy", (len(plan), c, side // 8, side // 8))
-           for side in (image_size, first_side) if side}
-    shape = (len(plan), vae.config.widths[2], first_side // 16, first_side // 16)
-    features = shared(folder / "features.npy", shape) if first_side else None
-    encoded = shared(folder / "encoded.npy", (-(-len(plan) // block),))
-    for number in range(rank(), len(encoded), world()):
-        mine = slice(number * block, min((number + 1) * block, len(plan)))
-        if not encoded[number]:
-            image = varied(whole(array, rows[mine], image_size), how[mine])
-            for first in range(mine.start, mine.stop, part):
-                some = slice(first, min(first + part, mine.stop))
-                for side, latent in raw.items():
-                    small = image[first - mine.start:some.stop - mine.start]
-                    small = (small if side == image_size else smaller(small, side)).contiguous(memory_format=torch.channels_last)
-                    with device.half(where):
-                        seen = vae.encoder[:-1](small)
-                        mean = vae.encoder[-1](seen).chunk(2, 1)[0]
-                    latent[some] = mean.half().cpu().numpy()
-                    if side == first_side:
-                        features[some] = F.avg_pool2d(seen.float(), 2).half().cpu().numpy()
-            encoded[number] = 1
-        progress(mine.stop, len(plan))
-    wait()
+    sides = [side for side in (image_size, first_side) if side]
+    shapes = {folder / f"raw-{side}.npy": (len(plan), c, side // 8, side // 8) for side in sides}
+    if first_side:
+        shapes[folder / "features.npy"] = (len(plan), vae.config.widths[2], first_side // 16, first_side // 16)
+
+    def fill(mine: slice, *arrays: np.ndarray) -> None:
+        image = varied(whole(array, rows[mine], image_size), how[mine])
+        for first in range(mine.start, mine.stop, part):
+            some = slice(first, min(first + part, mine.stop))
+            for side, latent in zip(sides, arrays, strict=False):
+                small = image[first - mine.start:some.stop - mine.start]
+                small = (small if side == image_size else smaller(small, side)).contiguous(memory_format=torch.channels_last)
+                with device.half(where):
+                    seen = vae.encoder[:-1](small)
+                    mean = vae.encoder[-1](seen).chunk(2, 1)[0]
+                latent[some] = mean.half().cpu().numpy()
+                if side == first_side:
+                    arrays[-1][some] = F.avg_pool2d(seen.float(), 2).half().cpu().numpy()
+    marker = folder / f"encoded-{follows(f'{seed} {settings}'.encode(), vae)}.npy"
+    raw = dict(zip(sides, in_shares(shapes, marker, len(plan), block, fill, progress), strict=False))
     if rank() == 0:
         together(raw, pixels, rows, how, folder, image_size, first_side, seed, settings)
     wait()
     with np.load(folder / "index.npz") as index:
         mean, std = index["mean"], index["std"]
     return load(folder), dataclasses.replace(vae.config, latent_mean=tuple(map(float, mean)), latent_std=tuple(map(float, std)))
-
-
-def shared(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """An array on disk that all processes of this machine write into: float16, 0 at first, or as an interrupted start left it."""
-    if rank() == 0 and not (path.is_file() and np.load(path, mmap_mode="r").shape == shape):
-        np.lib.format.open_memmap(path, "w+", np.float16, shape)
-    wait()
-    return np.load(path, mmap_mode="r+")
 
 
 def together(raw: dict[int, np.ndarray], pixels: Pixels, rows: np.ndarray, how: list[Variation | None], folder: Path,
@@ -266,10 +282,10 @@ def together(raw: dict[int, np.ndarray], pixels: Pixels, rows: np.ndarray, how: 
     if not before.is_file():
         style, n_styles = cluster(latent, np.array([pixels.records[row].image_type for row in rows]), train, seed, settings)
     geometry = np.array([v.geometry if v else [0.0] * 4 for v in how], np.float32)
-    for name in ("encoded", *(f"raw-{side}" for side in raw)):
-        (folder / f"{name}.npy").unlink()
     np.savez_compressed(folder / "index.npz", row=rows, mirrored=np.array([bool(v and v.mirrored) for v in how]), geometry=geometry,
                         style=style, n_styles=n_styles, mean=mean, std=std)
+    for path in (*folder.glob("raw-*.npy"), *folder.glob("encoded-*.npy")):
+        path.unlink()
 
 
 def first_stretch(folder: Path) -> tuple[Latents, np.ndarray]:
