@@ -8,12 +8,12 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from medisyn import flow, samplers, velocities
 from medisyn.data import facts
@@ -33,10 +33,10 @@ class Painter:
 
     paint: Callable[[Provenance, int], Tensor]           # how, the seed of its noise -> image (3, H, W) in [-1, 1]
     phrase: Callable[[str, Understanding, str], str]     # prompt, what the grammar found, its plain sentence -> what to read
-    denoiser: nn.Module                                  # called at every step
     told: Callable[[Understanding, str], str] = lambda understood, plain: plain  # plain sentence -> that with the new words wanted
     words: tuple[str, ...] = ()                          # new ones that the model was taught
     most_guidance: float | None = None                   # None: as much as one likes, two calls a step
+    looks: list[Callable[[], None]] = field(default_factory=list)   # called before each step; what one raises ends the image
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,21 @@ class Rested:
     recogniser: None = None
 
 
+def looking(drive: flow.Velocity, looks: list[Callable[[], None]]) -> flow.Velocity:
+    """The same velocity, before which all of `looks` are called."""
+    def call(x: Tensor, t: Tensor) -> Tensor:
+        for look in looks:
+            look()
+        return drive(x, t)
+    return call
+
+
 # ---- MediSyn's own models ---------------------------------------------------------------------------------------------
 
 def own(model: Model, backend: str = backends.DEFAULT) -> Painter:
     """The painter of a model folder that `medisyn train` made from nothing; backend: a name in `backends.BACKENDS`."""
     computed = backends.of(model, backend)
+    looks: list[Callable[[], None]] = []
 
     @torch.no_grad()
     def read(texts: list[str]) -> tuple[Tensor, Tensor]:
@@ -102,13 +112,13 @@ def own(model: Model, backend: str = backends.DEFAULT) -> Painter:
                 return computed.velocity(x, t, tokens[:1], pooled[:1], style[:1], w)
         else:
             drive = velocity(slice(0, 1)) if how.guidance == 1 else both
-        latent = samplers.SAMPLERS[how.sampler](drive, noise, flow.times(how.steps, card.shift))
+        latent = samplers.SAMPLERS[how.sampler](looking(drive, looks), noise, flow.times(how.steps, card.shift))
         latent = samplers.textured(latent, [seed], card.texture)
         return computed.decode(latent).clamp(-1, 1)[0]
 
     guided = model.dit.config.guided
-    return Painter(paint, lambda prompt, understood, plain: prompt if alike(prompt, understood) else plain, model.dit,
-                   most_guidance=1 + guided if guided else None)
+    return Painter(paint, lambda prompt, understood, plain: prompt if alike(prompt, understood) else plain,
+                   most_guidance=1 + guided if guided else None, looks=looks)
 
 
 # ---- models that rest on a base -----------------------------------------------------------------------------------------
@@ -150,6 +160,7 @@ def of_base(model: Rested, backend: str = backends.DEFAULT) -> Painter:
         raise ValueError(f"backend {backend} expects one of MediSyn's own models, {model.card.name} rests on a pretrained base; "
                          f"take {backends.DEFAULT}")
     base, side = model.base, model.card.image_size
+    looks: list[Callable[[], None]] = []
     one_by_one = threading.Lock()   # tokenizers keep the padding of a call in themselves: two threads would mix theirs up
 
     def told_words(understood: Understanding, plain: str) -> str:
@@ -169,10 +180,10 @@ def of_base(model: Rested, backend: str = backends.DEFAULT) -> Painter:
             drive = samplers.guided(drive, velocities.velocity(base, nothing), how.guidance)
         times = velocities.times(base, how.steps, side)
         noise = samplers.seeded_noise([seed], (base.latent_channels, side // base.factor, side // base.factor))
-        latent = samplers.SAMPLERS[how.sampler](drive, velocities.start(base, noise, times), times)
+        latent = samplers.SAMPLERS[how.sampler](looking(drive, looks), velocities.start(base, noise, times), times)
         return base.decode(latent).clamp(-1, 1)[0]
 
-    return Painter(paint, phrase, base.networks[base.denoiser], told_words, model.words)
+    return Painter(paint, phrase, told_words, model.words, looks=looks)
 
 
 def of(model: Model | Rested, backend: str = backends.DEFAULT) -> Painter:

@@ -141,7 +141,7 @@ def finished(told: Settings) -> None:
 def main() -> None:
     """As `medisyn.web.worker`, with squares of 0.1 s; as a server where a folder and a port are given."""
     if len(sys.argv) == 1:
-        return worker.main(lambda model, folder: squares(folder, 0.1))
+        return worker.main(lambda model, folder, backend: squares(folder, 0.1))
     import uvicorn
 
     from medisyn.web import app

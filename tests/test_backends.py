@@ -160,6 +160,12 @@ def test_processes_compute_with_the_backend_that_was_asked_for(phantom_run):
     assert np.array_equal(made.image, other.generate(PROMPT, 1)[0].image)
 
 
+def test_the_studio_is_not_begun_with_a_backend_that_is_not_there(command, tmp_path):
+    said = command("serve", "--backend", "fast", "--folder", tmp_path)
+    assert said.returncode == 1
+    assert "backend should be one of torch, openvino, openvino-bf16, found 'fast'" in said.stderr
+
+
 @OPENVINO
 def test_generate_and_verify_know_the_backend(command, phantom_run, tmp_path):
     done = command("generate", PROMPT, "-n", 2, "--model", phantom_run / "model", "-o", tmp_path / "set", "--backend", "openvino")

@@ -40,6 +40,30 @@ def test_two_images_of_the_model_that_ships(make, tmp_path):
     assert plain.record.id in {r.id for r in records.read(folder)}
 
 
+def test_the_worker_computes_with_the_backend_of_the_settings(tmp_path, monkeypatch):
+    pytest.importorskip("openvino", reason="needs openvino")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    told, asked = studio.settings(tmp_path / "home", backend="openvino"), []
+
+    def opened(*given):
+        asked.append(given)
+        return worker.opened(*given)
+    engine = database.connect(told.url)
+    name = queue.ask(engine, Limits(), [("dermoscopy of a melanoma", 1, 3)], "t", 2)
+    stopped = threading.Event()
+    serving = threading.Thread(target=worker.serve, args=(told, stopped, opened))
+    serving.start()
+    try:
+        studio.until(lambda: jobs.job(engine, name)["state"] in ("done", "failed"), seconds=120)
+    finally:
+        stopped.set()
+        serving.join(30)
+    assert asked == [(SHIPPED, told.folder, "openvino")]
+    (one,) = gallery.found(engine, Filter())
+    assert one["record"].provenance.backend == "openvino"
+    engine.dispose()
+
+
 def test_an_image_is_given_up_within_a_step(make):
     maker, _ = make
     given_up = threading.Event()

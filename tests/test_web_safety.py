@@ -80,6 +80,14 @@ def test_another_address_needs_a_token(tmp_path):
 
 # ---- origins and words -----------------------------------------------------------------------------------------------
 
+def test_a_model_on_a_base_has_one_backend(tmp_path):
+    for name in ("medisyn.json", "base.json"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(ValueError, match="leave --backend out"):
+        checked(Settings(tmp_path, tmp_path, backend="openvino"))
+    assert checked(Settings(tmp_path, tmp_path))
+
+
 def test_a_program_needs_no_word(client):
     assert client.post("/api/v1/jobs", json=JOB).status_code == 202
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from medisyn.cli.app import Json, ModelFolder, Out, app, show, tell, ticker
+from medisyn.cli.app import Backend, Json, ModelFolder, Out, app, show, tell, ticker
 
 
 @app.command()
@@ -23,8 +23,7 @@ def generate(prompt: Annotated[str | None, typer.Argument(help="A clinical sente
              sheet: Annotated[str, typer.Option(help="File name of the overview picture.")] = "contact-sheet.png",
              engine: Annotated[str | None, typer.Option(help="For many images: processes of this machine, ray (a cluster started "
                                                              "here), or ray:HOST:PORT; left out: this process.")] = None,
-             backend: Annotated[str, typer.Option(help="What computes the images: torch, openvino, or openvino-bf16 on CPUs "
-                                                       "with bf16 units.")] = "torch",
+             backend: Backend = "torch",
              as_json: Json = False) -> None:
     """Make images of a sentence: a collection with provenance, and an overview picture.
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from medisyn.cli.app import ModelFolder, app, tell
+from medisyn.cli.app import Backend, ModelFolder, app, tell
 
 
 @app.command()
@@ -18,13 +18,18 @@ def serve(host: Annotated[str, typer.Option(help="Address to listen on; all but 
           token: Annotated[str | None, typer.Option(help="What whoever uses it must know.", envvar="MEDISYN_TOKEN")] = None,
           name: Annotated[list[str] | None, typer.Option(help="A host name that the server answers to besides its own.")] = None,
           shown: Annotated[list[Path] | None, typer.Option("--show", help="A collection or a report that the pages show "
-                                                                           "besides; may be given again.")] = None) -> None:
+                                                                           "besides; may be given again.")] = None,
+          backend: Backend = "torch") -> None:
     """Open the studio: compose prompts, make images, look at them, in a browser or from a program.
 
-    Example: medisyn serve --folder out/studio --show out/report
+    Example: medisyn serve --folder out/studio --show out/report --backend openvino
     """
     from medisyn.web.settings import SHIPPED, Settings, checked
-    settings = checked(Settings(folder, model or SHIPPED, database, host, port, token, tuple(name or ()), tuple(shown or ())))
+    settings = checked(Settings(folder, model or SHIPPED, database, host, port, token, tuple(name or ()), tuple(shown or ()),
+                                backend=backend))
+    if backend != "torch":
+        from medisyn.models import backends
+        backends.checked(backend)   # before the worker, which would begin again and again
     try:
         import uvicorn
 

@@ -42,24 +42,32 @@ class Backend:
 
 def of(model: Model, name: str = DEFAULT) -> Backend:
     """A model's networks in a backend. ValueError for one that is not there."""
-    if name not in BACKENDS:
-        raise ValueError(f"backend should be one of {', '.join(BACKENDS)}, found {name!r}")
+    checked(name)
     if name == DEFAULT:
         return Backend(lambda x, t, tokens, pooled, style, guidance: model.dit(x, t, tokens, pooled, style, None, guidance),
                        lambda latent: model.vae.decode(latent.contiguous(memory_format=torch.channels_last)))
     return compiled(model, PRECISIONS[name])
 
 
-def compiled(model: Model, precision: str) -> Backend:
-    """A model's networks in OpenVINO; what it makes of them is kept in the user's cache, so that it is converted once."""
+def checked(name: str) -> None:
+    """ValueError for a backend that this machine does not have."""
+    if name not in BACKENDS:
+        raise ValueError(f"backend should be one of {', '.join(BACKENDS)}, found {name!r}")
+    if name == DEFAULT:
+        return
     try:
         import openvino
     except ImportError:
         raise ValueError(f"an OpenVINO backend expects the package openvino, found none; {INSTALL}") from None
-    core = openvino.Core()
-    able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if precision == "bf16" and "BF16" not in able:
+    able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if PRECISIONS[name] == "bf16" and "BF16" not in able:
         raise ValueError(f"openvino-bf16 expects a CPU with bf16 units, this one has {', '.join(able)}; take openvino or torch")
+
+
+def compiled(model: Model, precision: str) -> Backend:
+    """A model's networks in OpenVINO; what it makes of them is kept in the user's cache, so that it is converted once."""
+    import openvino
+    core = openvino.Core()
     c, h = model.dit.config.latent_channels, model.dit.config.latent_size
     n, d = model.dit.config.n_tokens, model.dit.config.text_width
     inputs = [((c, h, h), torch.float32), ((), torch.float32), ((n, d), torch.float32), ((d,), torch.float32), ((), torch.int64)]

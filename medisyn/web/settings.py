@@ -37,6 +37,7 @@ class Settings:
     names: tuple[str, ...] = ()                  # host names it answers to besides its own
     shown: tuple[Path, ...] = ()                 # collections and reports that the data and report pages show besides
     limits: Limits = field(default_factory=Limits)
+    backend: str = "torch"                       # what computes the images, a name in medisyn.models.backends.BACKENDS
 
     @property
     def url(self) -> str:
@@ -54,6 +55,9 @@ def checked(settings: Settings) -> Settings:
                          f"found {len(settings.token)}; for example {secrets.token_urlsafe(18)}")
     if not (settings.model / "medisyn.json").is_file():
         raise FileNotFoundError(f"{settings.model} is not a MediSyn model: it should hold medisyn.json")
+    if settings.backend != "torch" and (settings.model / "base.json").is_file():
+        raise ValueError(f"--backend {settings.backend} expects one of MediSyn's own models, {settings.model} rests on a "
+                         "pretrained base; leave --backend out")
     for folder in settings.shown:
         if not any((folder / name).is_file() for name in ("metadata.jsonl", "report.html")):
             raise FileNotFoundError(f"--show {folder} should be a collection (metadata.jsonl) or a report (report.html)")

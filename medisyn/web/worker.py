@@ -13,7 +13,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from medisyn.web import database, queue
 from medisyn.web.queue import Job, Outcome
@@ -32,17 +32,17 @@ class Cancelled(Exception):
     """Nobody waits for this image any more."""
 
 
-def opened(model: Path, folder: Path) -> Make:
-    """A model folder as a maker that writes into the collection `folder`."""
+def opened(model: Path, folder: Path, backend: str = "torch") -> Make:
+    """A model folder as a maker that writes into the collection `folder`; backend: what computes it."""
     import medisyn
     from medisyn import making, synthesizer
     from medisyn.evaluation import guard as guards
-    maker = medisyn.load(model)
+    maker = medisyn.load(model, backend)
     home = model / "guard"
     accept, index = (guards.load(home), guards.digest(home)) if (home / "guard.json").is_file() else (None, None)
 
     def make(orders: Sequence[tuple[str, int]], steps: int | None, guidance: float | None, stopped: Stopped) -> Iterator[Outcome]:
-        def step(*_: Any) -> None:
+        def step() -> None:
             if stopped():
                 raise Cancelled
         plans = {}
@@ -51,13 +51,13 @@ def opened(model: Path, folder: Path) -> Make:
             plans[prompt] = maker.plan(prompt)
         made = making.make_all(maker, plans, [(prompt, 1, seed) for prompt, seed in orders], folder, steps, guidance,
                                     accept, True, index)
-        hook = maker.painter.denoiser.register_forward_pre_hook(step)  # a look before each step: an end within one of them
+        maker.painter.looks.append(step)  # before each step: an end within one of them
         try:
             for one in making.write(made, folder):
                 yield Outcome(None, one.reason) if isinstance(one, synthesizer.Refused) else Outcome(one.record)
         finally:
             made.close()
-            hook.remove()
+            maker.painter.looks.remove(step)
     return make
 
 
@@ -137,7 +137,7 @@ def locked(folder: Path) -> IO | None:
     return held
 
 
-def serve(settings: Settings, stopped: threading.Event, opening: Callable[[Path, Path], Make] = opened) -> None:
+def serve(settings: Settings, stopped: threading.Event, opening: Callable[[Path, Path, str], Make] = opened) -> None:
     """Wait for the lock, open the model, serve the queue."""
     while (lock := locked(settings.folder)) is None:
         if stopped.wait(0.5):
@@ -147,20 +147,21 @@ def serve(settings: Settings, stopped: threading.Event, opening: Callable[[Path,
         try:
             mend(settings.folder)
             queue.reclaim(engine)
-            work(engine, opening(settings.model, settings.folder), stopped)
+            work(engine, opening(settings.model, settings.folder, settings.backend), stopped)
         finally:
             engine.dispose()
 
 
 def as_text(settings: Settings) -> str:
     """What a worker must know, as JSON."""
-    return json.dumps({"folder": str(settings.folder), "model": str(settings.model), "database": settings.database})
+    return json.dumps({"folder": str(settings.folder), "model": str(settings.model), "database": settings.database,
+                       "backend": settings.backend})
 
 
-def main(opening: Callable[[Path, Path], Make] = opened) -> None:
+def main(opening: Callable[[Path, Path, str], Make] = opened) -> None:
     """A process of its own: settings in the first line of stdin, the end when stdin ends or on a signal."""
     told = json.loads(sys.stdin.readline())
-    settings = Settings(Path(told["folder"]), Path(told["model"]), told["database"])
+    settings = Settings(Path(told["folder"]), Path(told["model"]), told["database"], backend=told["backend"])
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     signal.signal(signal.SIGINT, lambda *_: stopped.set())
