@@ -10,7 +10,7 @@ from test_run import logged, same_tensors, without
 from medisyn import recipe
 from medisyn.models.dit import Dit, DitBlock, DitConfig
 from medisyn.models.layers import attended
-from medisyn.training import device, stages
+from medisyn.training import adversary, device, stages
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # of the compiler
 
@@ -41,6 +41,23 @@ def test_without_a_compiler_it_says_what_is_missing(monkeypatch):
     with pytest.raises(ValueError, match="expects a C\\+\\+ compiler, found none"):
         device.quicken(compiled=True)
     assert not device.QUICK["compiled"]
+
+
+def test_the_decoder_s_critic_finds_its_spectral_norms_in_full_precision():
+    torch.manual_seed(1)
+    critic, image = adversary.PatchDiscriminator(8, detail=True), torch.randn(2, 3, 32, 32)
+    for _ in range(20):   # its norms settle
+        critic(image)
+    critic.eval()
+    wanted, plain = critic(image)[0], critic.scored(image)[0]
+    assert torch.equal(plain, wanted)
+    device.quicken("bf16")
+    found, features = critic.scored(image)
+    assert found.dtype == features[0].dtype == torch.float32
+    assert 0 < (found - wanted).abs().max() < 0.05
+    found.mean().backward()
+    assert critic.layers[0].parametrizations.weight.original.grad.abs().sum() > 0
+    assert float(torch.linalg.matrix_norm(critic.layers[1].weight.detach().flatten(1), 2)) == pytest.approx(1.0, abs=1e-3)
 
 
 @pytest.mark.parametrize("masked", [False, True])

@@ -74,6 +74,15 @@ class PatchDiscriminator(nn.Module):
             features.append(image)
         return self.last(image), features
 
+    def scored(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """As `forward`, in half precision where the device has it; the spectral norms are found in full precision first."""
+        with nn.utils.parametrize.cached():
+            for layer in (*self.layers, self.last):
+                _ = layer.weight   # what is looked up here is what the convolutions find
+            with device.half(image.device):
+                scores, features = self(image)
+        return scores.float(), [feature.float() for feature in features]
+
 
 def balance(faithful: Tensor, fooling: Tensor, last: Tensor) -> Tensor:
     """The weight at which both losses pull equally hard at the last layer. Esser et al. 2021, arXiv:2012.09841, eq. 7."""
@@ -129,7 +138,7 @@ def fit(stage: Stage, vae: Vae, pixels: Pixels, image_size: int, seed: int, sett
         with device.half(where):
             made = vae.decode_raw(latent + std[share] * vae.latent_std * noise[share])
         made = made.float()
-        real_features, (scores, features) = critic(image)[1], critic(made)  # in full precision, for its spectral norm's sake
+        real_features, (scores, features) = critic.scored(image)[1], critic.scored(made)
         matching = sum(F.l1_loss(a, b) for a, b in zip(features, real_features, strict=True)) / len(features)
         closeness = reconstruction_loss(made, image)
         repeating = grid_loss(made, image)
@@ -144,7 +153,7 @@ def fit(stage: Stage, vae: Vae, pixels: Pixels, image_size: int, seed: int, sett
         torch.nn.utils.clip_grad_norm_(own, 1.0)
         critic.requires_grad_(True)
         optimizers["critic"].zero_grad()
-        judged = discriminator_loss(critic(image)[0], critic(made.detach())[0])
+        judged = discriminator_loss(critic.scored(image)[0], critic.scored(made.detach())[0])
         judged.backward()
         average_gradients(others)
         for optimizer in optimizers.values():
