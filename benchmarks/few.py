@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from medisyn import shipped
 from medisyn.data import prompts, records
 from medisyn.data.records import Record
 
@@ -170,7 +171,7 @@ def main() -> None:
     parser.add_argument("--real", type=Path, required=True, help="a collection of kinds that the base never saw")
     parser.add_argument("--open", type=Path, required=True, dest="opened", help="a collection of kinds that it knew")
     parser.add_argument("-o", "--out", type=Path, required=True)
-    parser.add_argument("--base", default="medisyn/weights/medisyn-xs")
+    parser.add_argument("--base", default=str(shipped.folder("medisyn-xs")))
     parser.add_argument("--source", nargs="+", default=["unam_fundus_oct", "cvc_clinicdb", "head_ct", "kidney_ct"])
     parser.add_argument("--type", nargs="+", help="only these image types")
     parser.add_argument("--n", type=int, nargs="+", default=[100, 300, 1000])

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from intervals import estimate, missing, table, write
 
-from medisyn import synthesizer
+from medisyn import shipped, synthesizer
 from medisyn.evaluation import guard, looking, sets
 from medisyn.evaluation.sets import open_images
 
@@ -70,7 +70,7 @@ def blocked(accept: guard.Accept, real: Path, n: int, side: int, seed: int = 0) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, default=synthesizer.SHIPPED)
+    parser.add_argument("--model", type=Path, default=shipped.folder())
     parser.add_argument("--guard", type=Path, help="its index; left out: FOLDER/guard")
     parser.add_argument("--real", type=Path, help="the collection that the model was trained on")
     parser.add_argument("--rounds", type=int, default=12)

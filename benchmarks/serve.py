@@ -22,6 +22,8 @@ from pathlib import Path
 
 import intervals
 
+from medisyn import shipped
+
 PAGES = ("/", "/gallery", "/jobs", "/api/v1/jobs", "/api/v1/images?limit=12", "/api/v1/understand?prompt=chest%20X-ray")
 
 
@@ -104,7 +106,7 @@ def table(answers: list[tuple[str, int, float]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, default=Path("medisyn/weights/medisyn-xs"))
+    parser.add_argument("--model", type=Path, default=shipped.folder())
     parser.add_argument("-o", "--out", type=Path, default=Path("out/serve"))
     parser.add_argument("--clients", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=30)

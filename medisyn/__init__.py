@@ -15,7 +15,7 @@ HOMES = {"Record": "medisyn.data.records", "Synthesizer": "medisyn.synthesizer",
 
 
 def load(model: str | None = None, backend: str = "torch") -> "Synthesizer":
-    """A model folder, or the model that ships, ready to `generate`.
+    """A model folder, a model that ships by its name, or the one that ships as the default, ready to `generate`.
 
     backend: "torch", or with the extra `openvino` "openvino" and "openvino-bf16" (`medisyn.models.backends`).
 

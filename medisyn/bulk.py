@@ -8,12 +8,11 @@ machine that dies loses and doubles nothing: what it had in hand is made again e
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 import medisyn
-from medisyn import synthesizer
+from medisyn import shipped, synthesizer
 from medisyn.data import engine
 from medisyn.data.provenance import Provenance
 from medisyn.making import Many
@@ -28,7 +27,7 @@ Make = Callable[[Plan, Provenance], Synthetic | Refused]
 class Opening:
     """What a process opens before it makes images."""
 
-    model: str | None        # the model's folder, absolute: it has the same name on all machines; None: the one that ships
+    model: str | None        # the model's folder, absolute: it has the same name on all machines; or as `shipped.folder` takes it
     digest: str              # of the model
     guard: str | None        # digest of the guard's index in that folder; None: no guard
     block: bool = True       # whether what the guard refuses is drawn again, or only flagged
@@ -39,7 +38,7 @@ class Opening:
 def opened(opening: Opening) -> Make:
     """The function that makes images, once a process. ValueError where this machine has another model or guard."""
     maker = medisyn.load(opening.model, opening.backend)
-    home = Path(opening.model) if opening.model else synthesizer.SHIPPED
+    home = shipped.folder(opening.model)
     if maker.model.digest != opening.digest:
         raise ValueError(f"{home} is {opening.digest[:19]}... where the images were asked for, and {maker.model.digest[:19]}... on "
                          "a machine that should make them; give all machines the same model under the same name")

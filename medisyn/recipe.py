@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
+from medisyn import shipped
 from medisyn.training.eye import EyeRecipe
 from medisyn.training.finetune_settings import FinetuneRecipe
 from medisyn.training.settings import Recipe
@@ -31,6 +32,9 @@ def read(path: Path, changes: list[str] = ()) -> Recipe | EyeRecipe | FinetuneRe
         raise ValueError(f"{path}: kind should be one of {', '.join(KINDS)}, found {kind!r}")
     if kind == "model":
         table.pop("kind", None)
+    for key in ("base", "start"):
+        if isinstance(table.get(key), str) and shipped.is_name(table[key]):
+            table[key] = str(shipped.folder(table[key]))
     try:
         return KINDS[kind].model_validate(table)
     except ValidationError as error:

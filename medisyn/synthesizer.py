@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from medisyn import painters, samplers
+from medisyn import painters, samplers, shipped
 from medisyn.data import completion, images, prompts, vocabulary
 from medisyn.data.provenance import LOOKS, Drawn, Guarded, Provenance, Verdict
 from medisyn.data.records import Record
@@ -30,7 +30,6 @@ from medisyn.models.recogniser import doubt
 from medisyn.models.vae import gray
 from medisyn.painters import Rested
 
-SHIPPED = Path(__file__).parent / "weights" / "medisyn-xs"
 DRAWS = 4   # images that are made of one seed at most, where the model's recogniser does not see in them what was asked for
 TRIES = 4   # images that are made of one seed before it is given up, where a guard blocks them
 Accept = Callable[[Sequence[np.ndarray], Sequence[str | None]], list[Verdict]]  # images (C, H, W) in [-1, 1], image types
@@ -258,9 +257,12 @@ def another_seed(seed: int, why: str, k: int) -> int:
     return int.from_bytes(hashlib.sha256(f"medisyn/{why}/{seed}/{k}".encode()).digest()[:8]) >> 2
 
 
-def load(folder: Path | str | None = None, version: str = "", backend: str = backends.DEFAULT) -> Synthesizer:
-    """A model folder as a synthesizer; None: the model that ships with MediSyn. backend: a name in `backends.BACKENDS`."""
-    return Synthesizer(painters.load(Path(folder) if folder else SHIPPED), version, backend)
+def load(model: Path | str | None = None, version: str = "", backend: str = backends.DEFAULT) -> Synthesizer:
+    """A model as a synthesizer: a folder, the name of one that ships, or None for the one that ships as the default.
+
+    backend: a name in `backends.BACKENDS`.
+    """
+    return Synthesizer(painters.load(shipped.folder(model)), version, backend)
 
 
 def cores() -> int:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import medisyn
-from medisyn import recipe, synthesizer
+from medisyn import cli, recipe, synthesizer
 from medisyn.training import device, run, stages
 
 ROOT = Path(__file__).parent.parent
@@ -69,6 +69,18 @@ def phantom_run(phantom_recipe: Path, tmp_path_factory: pytest.TempPathFactory) 
 def maker(phantom_run: Path) -> synthesizer.Synthesizer:
     """The model of that run, loaded."""
     return medisyn.load(phantom_run / "model")
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., tuple[int, str, str]]:
+    """`medisyn ...` in this process: (exit code, stdout, stderr)."""
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["medisyn", *map(str, words)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return (ended.value.code or 0, *capsys.readouterr())
+    return run
 
 
 @pytest.fixture(scope="session")

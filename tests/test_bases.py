@@ -6,7 +6,6 @@ import math
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import diffusers
 import pytest
@@ -15,8 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_bases import SIDE
 
-import medisyn
-from medisyn import samplers, velocities
+from medisyn import samplers, shipped, velocities
 from medisyn.models import bases, checkpoint
 from medisyn.models.bases import dits
 from medisyn.models.bases.timing import timing
@@ -24,7 +22,7 @@ from medisyn.models.bases.timing import timing
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers, with newer numpy
 
 PROMPT = "chest x-ray with pneumonia"
-SHIPPED = Path(medisyn.__file__).parent / "weights" / "medisyn-xs"
+SHIPPED = shipped.folder("medisyn-xs")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The command line: exit codes, one document on stdout, and words for people on stderr."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,23 +9,11 @@ import pytest
 from PIL import Image
 
 import medisyn
-from medisyn import cli, synthesizer
+from medisyn import synthesizer
 from medisyn.data import images, records
 
 VERBS = {"sources", "ingest", "check", "review", "pack", "unpack", "export", "understand", "train", "card", "runs", "doctor",
          "generate", "verify", "evaluate", "utility", "select", "study", "serve"}
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """`medisyn ...` in this process: (exit code, stdout, stderr)."""
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["medisyn", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return (ended.value.code or 0, *capsys.readouterr())
-    return run
 
 
 @pytest.fixture

@@ -1,17 +1,17 @@
 """The doctor: what cannot be found out is a row that says why, and nothing tells whose machine it is."""
 
 import dataclasses
+import functools
 import getpass
 import json
 import re
 import socket
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from medisyn import cli, recipe
+from medisyn import recipe
 from medisyn.training import advice, limits, machine, needs
 from medisyn.training.machine import Row
 
@@ -25,14 +25,8 @@ def rows() -> list[Row]:
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["medisyn", "doctor", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return (ended.value.code or 0, *capsys.readouterr())
-    return run
+def call(call):
+    return functools.partial(call, "doctor")
 
 
 # ---- this machine ----------------------------------------------------------------------------------------------------
@@ -73,14 +67,14 @@ def test_a_probe_that_fails_is_a_row(monkeypatch):
 def test_damaged_weights_are_noticed(monkeypatch, tmp_path):
     import shutil
 
-    from medisyn import synthesizer
-    home = Path(shutil.copytree(synthesizer.SHIPPED, tmp_path / "model"))
+    from medisyn import shipped
+    home = Path(shutil.copytree(shipped.folder(), tmp_path / shipped.DEFAULT))
     path = home / "transformer" / "diffusion_pytorch_model.safetensors"
     blob = bytearray(path.read_bytes())
     blob[-1] ^= 1
     path.write_bytes(blob)
-    monkeypatch.setattr(synthesizer, "SHIPPED", home)
-    found = machine.tried("model", machine.shipped)
+    monkeypatch.setattr(shipped, "WEIGHTS", tmp_path)
+    found = machine.tried("model", machine.model)
     whole = next(row for row in found if row.name == "whole")
     assert whole.value is False
     assert "fetch the weights again" in whole.missing

@@ -13,14 +13,14 @@ import torch
 pytest.importorskip("peft")
 tiny_bases = pytest.importorskip("tiny_bases")
 
-from medisyn import recipe  # noqa: E402
+from medisyn import recipe, shipped  # noqa: E402
 from medisyn.models import bases  # noqa: E402
 from medisyn.training import adapt, advice, finetune, finetune_needs, frozen, live, needs  # noqa: E402
 from medisyn.training.finetune_settings import FewSettings, FinetuneRecipe, MethodSettings  # noqa: E402
 from medisyn.training.machine import GIB, Row  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
-OWN = ROOT / "medisyn" / "weights" / "medisyn-xs"
+OWN = shipped.folder("medisyn-xs")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
 

@@ -2,14 +2,13 @@
 
 import dataclasses
 import json
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from medisyn import cli, making, synthesizer
+from medisyn import making, synthesizer
 from medisyn.data import images, records
 from medisyn.data.provenance import Guarded, Provenance, Verdict
 from medisyn.evaluation import guard
@@ -247,18 +246,11 @@ def test_the_digest_of_a_model_does_not_depend_on_its_guard(phantom_run, index, 
 # ---- the command line ------------------------------------------------------------------------------------------------
 
 @pytest.fixture
-def call(monkeypatch, capsys, maker):
-    """`medisyn ...` in this process with the phantom model: (exit code, stdout, stderr)."""
+def call(call, monkeypatch, maker):
+    """With the phantom model."""
     import medisyn
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(medisyn, "load", lambda asked=None, backend="torch": maker)
-        monkeypatch.setattr(sys, "argv", ["medisyn", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return (ended.value.code or 0, *capsys.readouterr())
-    return run
+    monkeypatch.setattr(medisyn, "load", lambda asked=None, backend="torch": maker)
+    return call
 
 
 @pytest.fixture

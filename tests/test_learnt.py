@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ pytest.importorskip("peft")
 tiny_bases = pytest.importorskip("tiny_bases")
 
 import medisyn  # noqa: E402
-from medisyn import cli, recipe  # noqa: E402
+from medisyn import recipe  # noqa: E402
 from medisyn.data import learnt, records  # noqa: E402
 from medisyn.training import finetune  # noqa: E402
 from medisyn.web import words  # noqa: E402
@@ -50,18 +49,6 @@ def taught(request, collection, tmp_path_factory) -> Path:
         method=request.param) + TOKENS)
     finetune.run(recipe.read(path), home / "run", ("cache", "tune", "model"))
     return home / "run" / "model"
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """`medisyn ...` in this process: (exit code, stdout, stderr)."""
-    def run(*said: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["medisyn", *map(str, said)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return (ended.value.code or 0, *capsys.readouterr())
-    return run
 
 
 def test_a_word_is_told_as_taught_by_the_model_that_learnt_it(call, taught):

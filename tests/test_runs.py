@@ -1,5 +1,6 @@
 """Runs seen from outside: however they were ended, they can be listed, compared and drawn."""
 
+import functools
 import json
 import os
 import shutil
@@ -10,7 +11,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from medisyn import cli
 from medisyn.training import comparing, runs
 
 NOW = 1_000_000.0
@@ -180,15 +180,9 @@ def test_a_picture_cut_short_is_left_out_and_nothing_is_said_so(tmp_path):
 # ---- the verb --------------------------------------------------------------------------------------------------------
 
 @pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["medisyn", "runs", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return (ended.value.code or 0, *capsys.readouterr())
+def call(call, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    return run
+    return functools.partial(call, "runs")
 
 
 def test_no_runs_is_a_friendly_sentence(call, tmp_path):

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from medisyn import cli
 from medisyn.training import run, tracking
 from medisyn.training.run import Stage
 
@@ -169,20 +168,13 @@ def test_a_folder_is_no_library(tmp_path, monkeypatch):
     assert tracking.installed("json")
 
 
-def called(monkeypatch, capsys, *words: object) -> tuple[int, str]:
-    monkeypatch.setattr(sys, "argv", ["medisyn", *map(str, words)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return ended.value.code or 0, capsys.readouterr().err
-
-
-def test_the_command_line_says_what_cannot_be_tracked_before_it_begins(monkeypatch, capsys, phantom_recipe, tmp_path):
+def test_the_command_line_says_what_cannot_be_tracked_before_it_begins(call, monkeypatch, phantom_recipe, tmp_path):
     monkeypatch.setattr(tracking, "installed", lambda library: False)
     words = ["train", phantom_recipe, "-o", tmp_path / "run", "--track"]
-    code, err = called(monkeypatch, capsys, *words, "wand")
+    code, _, err = call(*words, "wand")
     assert code == 2
     assert "did you mean 'wandb'?" in err
-    code, err = called(monkeypatch, capsys, *words, "mlflow")
+    code, _, err = call(*words, "mlflow")
     assert (code, err) == (1, "medisyn: --track mlflow needs mlflow and sqlalchemy and alembic, not installed here; "
                               "pip install 'medisyn[mlflow]'\n")
     assert not (tmp_path / "run").exists()
@@ -194,13 +186,13 @@ def test_every_tracker_can_be_installed():
     assert set(tracking.MAKERS) == set(tracking.NEEDS) <= set(extras)
 
 
-def test_a_training_tracked_from_the_command_line(seen, monkeypatch, capsys, phantom_recipe, phantom_run, tmp_path):
+def test_a_training_tracked_from_the_command_line(call, seen, monkeypatch, phantom_recipe, phantom_run, tmp_path):
     import shutil
     monkeypatch.setattr(tracking, "installed", lambda library: True)
     for name in ("pixels", "text", "latents", "vae", "decoder"):
         shutil.copytree(phantom_run / name, tmp_path / name)
     words = ["train", phantom_recipe, "-o", tmp_path, "--stages", "dit", "--track", "wandb"]
-    assert called(monkeypatch, capsys, *words)[0] == 0
+    assert call(*words)[0] == 0
     rows = list(tracking.rows_of(tmp_path / "dit" / "log.jsonl")[0])
     assert [row for _, stage, _, row in seen if stage == "dit" and "samples" not in row] == rows
     assert [row["n_images"] for row in rows] == [n for _, stage, n, row in seen if stage == "dit" and "samples" in row]

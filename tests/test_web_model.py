@@ -7,16 +7,19 @@ import pytest
 import studio
 
 pytest.importorskip("fastapi")
+from medisyn import shipped  # noqa: E402
 from medisyn.data import images, records  # noqa: E402
 from medisyn.web import database, gallery, jobs, queue, worker  # noqa: E402
 from medisyn.web.gallery import Filter  # noqa: E402
-from medisyn.web.settings import SHIPPED, Limits  # noqa: E402
+from medisyn.web.settings import Limits  # noqa: E402
+
+MODEL = shipped.folder()
 
 
 @pytest.fixture(scope="module")
 def make(tmp_path_factory):
     folder = tmp_path_factory.mktemp("real")
-    return worker.opened(SHIPPED, folder), folder
+    return worker.opened(MODEL, folder), folder
 
 
 def test_two_images_of_the_model_that_ships(make, tmp_path):
@@ -36,7 +39,7 @@ def test_two_images_of_the_model_that_ships(make, tmp_path):
         assert images.read_provenance(folder / one["record"].file_name) == one["record"].provenance
     engine.dispose()
     from medisyn.evaluation import guard
-    (plain,) = medisyn.load().generate("dermoscopy of a melanoma", 1, 3, 4, accept=guard.load(SHIPPED / "guard"))
+    (plain,) = medisyn.load().generate("dermoscopy of a melanoma", 1, 3, 4, accept=guard.load(MODEL / "guard"))
     assert plain.record.id in {r.id for r in records.read(folder)}
 
 
@@ -58,7 +61,7 @@ def test_the_worker_computes_with_the_backend_of_the_settings(tmp_path, monkeypa
     finally:
         stopped.set()
         serving.join(30)
-    assert asked == [(SHIPPED, told.folder, "openvino")]
+    assert asked == [(MODEL, told.folder, "openvino")]
     (one,) = gallery.found(engine, Filter())
     assert one["record"].provenance.backend == "openvino"
     engine.dispose()

@@ -13,7 +13,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout and nothing else.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")]
-ModelFolder = Annotated[Path | None, typer.Option("--model", help="A model folder; left out: the model that ships.")]
+ModelFolder = Annotated[Path | None, typer.Option("--model", help="A model folder, or the name of a model that "
+                                                          "ships; left out: the one that ships as the default.")]
 Backend = Annotated[str, typer.Option(help="What computes the images: torch, openvino, or openvino-bf16 on CPUs with bf16 units.")]
 
 

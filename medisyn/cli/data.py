@@ -158,9 +158,10 @@ def understand(prompt: str, model: ModelFolder = None, as_json: Json = False) ->
     """
     import dataclasses
 
+    from medisyn import shipped
     from medisyn.data import learnt, prompts
     from medisyn.data.understanding import nearest_known
-    home = model or Path(__file__).parent.parent / "weights" / "medisyn-xs"
+    home = shipped.folder(model)
     table = learnt.support_of(home)
     if model is not None and table is None:
         raise FileNotFoundError(f"{model} is not a MediSyn model: it should hold support.json")

@@ -36,14 +36,14 @@ def generate(prompt: Annotated[str | None, typer.Argument(help="A clinical sente
     import dataclasses
 
     import medisyn
-    from medisyn import making, synthesizer
+    from medisyn import making, shipped, synthesizer
     from medisyn.evaluation import cost
     asked = [(prompt, n, seed)] if prompt is not None else making.read_prompts(prompts_file, n, seed)
     if guard not in (None, "block", "flag", "off"):
         raise typer.BadParameter(f"expected block, flag or off, found {guard!r}", param_hint="--guard")
     run_on, address = engine_of(engine)
     maker = medisyn.load(model, backend)
-    guard, accept, index = guard_of(model or synthesizer.SHIPPED, guard)
+    guard, accept, index = guard_of(shipped.folder(model), guard)
     plans = announce(maker, [p for p, _, _ in asked], strict)
     total, rows, refused = sum(count for _, count, _ in asked), [], []
     tick = ticker("generate")
@@ -52,7 +52,9 @@ def generate(prompt: Annotated[str | None, typer.Argument(help="A clinical sente
     many, order = None, []
     if run_on is not None:
         from medisyn import bulk
-        opening = bulk.Opening(str(model.absolute()) if model else None, maker.model.digest, index, guard == "block", backend)
+        named = model is None or shipped.is_name(model)   # found by its name wherever it lies there
+        where = model and str(model if named else model.absolute())
+        opening = bulk.Opening(where, maker.model.digest, index, guard == "block", backend)
         many = bulk.many(opening, run_on, address, order)
     coming = making.make_all(maker, plans, asked, out, steps, guidance, accept, guard == "block", index, many)
     for made in making.write(coming, out):
@@ -131,11 +133,13 @@ def verify(file: Annotated[Path, typer.Argument(help="A PNG made by `medisyn gen
     Example: medisyn verify out/first/images/0123456789abcdef.png
     """
     import medisyn
-    from medisyn import making
+    from medisyn import making, shipped
     from medisyn.data import images
     made = images.read_provenance(file)
     if made is None:
         raise ValueError(f"{file} carries no provenance: it was not made by medisyn, or was stripped on its way")
+    if model is None and shipped.is_name(made.model_name):
+        model = made.model_name
     found = making.compare(medisyn.load(model, made.backend or "torch"), file, made)
     if as_json:
         show({"file": str(file), "provenance": made.as_dict(), **found})

@@ -24,8 +24,9 @@ def serve(host: Annotated[str, typer.Option(help="Address to listen on; all but 
 
     Example: medisyn serve --folder out/studio --show out/report --backend openvino
     """
-    from medisyn.web.settings import SHIPPED, Settings, checked
-    settings = checked(Settings(folder, model or SHIPPED, database, host, port, token, tuple(name or ()), tuple(shown or ()),
+    from medisyn import shipped
+    from medisyn.web.settings import Settings, checked
+    settings = checked(Settings(folder, shipped.folder(model), database, host, port, token, tuple(name or ()), tuple(shown or ()),
                                 backend=backend))
     if backend != "torch":
         from medisyn.models import backends

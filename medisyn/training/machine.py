@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from medisyn import shipped
 from medisyn.training.limits import model_of, sizes, text_of, usable
 
 GIB = 2**30
@@ -184,13 +185,13 @@ def folder() -> Iterator[Row]:
         yield Row("current folder", "writable", False, error.strerror or type(error).__name__)
 
 
-def shipped() -> Iterator[Row]:
+def model() -> Iterator[Row]:
     """The model that ships: whether its files are those that its card tells of, and how long an image takes."""
     import medisyn
     from medisyn.models import checkpoint
-    from medisyn.synthesizer import SHIPPED
-    digest = checkpoint.digest(SHIPPED)
-    told = re.search(r"sha256:[0-9a-f]{12,64}", text_of(SHIPPED / "README.md") or "")
+    home = shipped.folder()
+    digest = checkpoint.digest(home)
+    told = re.search(r"sha256:[0-9a-f]{12,64}", text_of(home / "README.md") or "")
     yield Row("model", "digest", digest[:19])
     if told is None:
         yield Row("model", "whole", None, "its card names no digest")
@@ -205,7 +206,7 @@ def shipped() -> Iterator[Row]:
 
 PROBES: dict[str, Probe] = {"python": python, "torch": torch_build, "cpu": processor, "memory": memory, "gpu": gpus, "speed": speed,
                             "threads": threads, "compile": compiler, "packages": packages, "current folder": folder,
-                            "model": shipped}
+                            "model": model}
 FULL: dict[str, Probe] = {"compile": compiled}   # what is tried only when asked for
 
 

@@ -5,7 +5,8 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
-SHIPPED = Path(__file__).parent.parent / "weights" / "medisyn-xs"
+from medisyn import shipped
+
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 SHORTEST = 16  # characters of a token that guards a server which others can reach
 
@@ -29,7 +30,7 @@ class Settings:
     """A server, complete."""
 
     folder: Path                                 # the collection of what is made here, the database, the lock and the secret
-    model: Path = SHIPPED                        # a model folder
+    model: Path = field(default_factory=shipped.folder)   # a model folder
     database: str = ""                           # an SQLAlchemy URL; empty: SQLite in the folder
     host: str = "127.0.0.1"
     port: int = 8000
