@@ -2,9 +2,10 @@
 
     python benchmarks/generate.py --model FOLDER -o OUTDIR
 
-The plain loop has the same weights: 25 Euler steps, guidance as two network calls of batch 1 a step, one decoding. Beside it
-stands our loop with just that work: guided at every step, no noise added to the latent; and our own settings computed by
-OpenVINO, where it is installed, in full precision and, where the CPU has units for it, in bf16.
+The plain loop has the same weights: 25 Euler steps, guidance as two network calls of batch 1 a step, one decoding; and once more
+with a decoder of TAESD's shape, which small pipelines have, and random weights: its time counts. Beside them stands our loop with
+just that work: guided at every step, no noise added to the latent; and our own settings computed by OpenVINO, where it is
+installed, in full precision and, where the CPU has units for it, in bf16.
 All ways take turns within one process a thread count, so that a busy machine slows them alike.
 """
 
@@ -27,11 +28,12 @@ PROMPT = "chest X-ray with pneumonia"
 PLAIN_STEPS = 25
 OWN, SAME_STEPS, PLAIN = ("medisyn, its own settings", f"medisyn, {PLAIN_STEPS} Euler steps",
                                  f"plain loop, {PLAIN_STEPS} Euler steps")
+PLAIN_TAESD = f"{PLAIN}, a decoder of TAESD's shape"
 
 
 def plain_loop(model: object, understood_gray: bool, text: str, seed: int, style: int | None, guidance: float,
-               steps: int = PLAIN_STEPS) -> object:
-    """What a tutorial would write: float32 (C, H, W) in [-1, 1]."""
+               steps: int = PLAIN_STEPS, decode: Callable | None = None) -> object:
+    """What a tutorial would write: float32 (C, H, W) in [-1, 1]. decode: None is the model's own decoder."""
     import torch
 
     from medisyn.models.text import to_pieces
@@ -48,8 +50,29 @@ def plain_loop(model: object, understood_gray: bool, text: str, seed: int, style
             conditional = model.dit(x, t, told, told_pooled, chosen)
             unconditional = model.dit(x, t, nothing, nothing_pooled, none)
             x = x + (unconditional + guidance * (conditional - unconditional)) / steps
-        image = model.vae.decode(x).clamp(-1, 1)[0]
+        image = (decode or model.vae.decode)(x).clamp(-1, 1)[0]
     return (image.mean(0, keepdim=True) if understood_gray else image).numpy()
+
+
+def taesd_shaped(channels: int) -> Callable:
+    """A decoder with the layers of TAESD (github.com/madebyollin/taesd): 64 channels, four groups of residual blocks, three times
+    twice the side. Latent (B, channels, h, w) -> image (B, 3, 8h, 8w)."""
+    from torch import nn
+    from torch.nn.functional import relu
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.Sequential(nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(),
+                                        nn.Conv2d(64, 64, 3, padding=1))
+
+        def forward(self, x: object) -> object:
+            return relu(x + self.layers(x))
+
+    def larger() -> list[nn.Module]:
+        return [Block(), Block(), Block(), nn.Upsample(scale_factor=2), nn.Conv2d(64, 64, 3, padding=1, bias=False)]
+    return nn.Sequential(nn.Conv2d(channels, 64, 3, padding=1), nn.ReLU(), *larger(), *larger(), *larger(), Block(),
+                         nn.Conv2d(64, 3, 3, padding=1)).eval()
 
 
 def ways(maker: object, only: str | None = None) -> dict[str, Callable[[int], object]]:
@@ -63,15 +86,20 @@ def ways(maker: object, only: str | None = None) -> dict[str, Callable[[int], ob
     card = dataclasses.replace(maker.model.card, guidance_from=0.0, guidance_until=1.0, texture=0.0)
     same = synthesizer.Synthesizer(dataclasses.replace(maker.model, card=card), maker.version)
 
-    def plain(seed: int) -> object:
-        how = maker.settings(plan, seed)
-        return plain_loop(maker.model, bool(kind and kind.gray), how.read_as, synthesizer.root(PROMPT, seed), how.style, guidance)
+    def plain(decode: Callable | None = None) -> Callable[[int], object]:
+        def image(seed: int) -> object:
+            how = maker.settings(plan, seed)
+            gray, noise = bool(kind and kind.gray), synthesizer.root(PROMPT, seed)
+            return plain_loop(maker.model, gray, how.read_as, noise, how.style, guidance, decode=decode)
+        return image
 
     def own(other: object) -> Callable[[int], object]:
         return lambda seed: other.make(plan, other.settings(plan, seed)).image
 
     found = {OWN: own(maker), SAME_STEPS: lambda seed: same.make(plan, same.settings(plan, seed, PLAIN_STEPS, None, "euler")).image,
-             PLAIN: plain}
+             PLAIN: plain()}
+    if only in (None, PLAIN_TAESD):
+        found[PLAIN_TAESD] = plain(taesd_shaped(maker.model.dit.config.latent_channels))
     for name in backends.PRECISIONS:
         way = f"{OWN}, {name}"
         if only in (None, way):
@@ -153,10 +181,12 @@ def report(result: dict) -> str:
         turns, alone = found["turns"], found["alone"]
         rows = []
         for name in turns["seconds"]:
-            pairs = zip(turns["seconds"][PLAIN], turns["seconds"][name], strict=True)
-            rows.append((name, spread(turns["seconds"][name]), f"{statistics.median(p / s for p, s in pairs):.2f}",
-                         f"{alone[name]['peak_mib']:.0f}"))
-        head = ("way", "seconds an image, warm", "times as fast as the plain loop", "peak memory, MiB")
+            mine = turns["seconds"][name]
+            faster = (statistics.median(p / s for p, s in zip(turns["seconds"][than], mine, strict=True))
+                      for than in (PLAIN, PLAIN_TAESD))
+            rows.append((name, spread(mine), *(f"{times:.2f}" for times in faster), f"{alone[name]['peak_mib']:.0f}"))
+        head = ("way", "seconds an image, warm", "times as fast as the plain loop", "as that with TAESD's shape",
+                "peak memory, MiB")
         lines += [f"## {threads} thread{'s' if threads != '1' else ''}\n", intervals.table(head, rows),
                   f"Cold, from the shell to the PNG: {spread(found['cold'])} s. "
                   f"Loading the model: {turns['loading']:.2f} s. Imports alone: {turns['imports_mib']:.0f} MiB."]

@@ -158,6 +158,12 @@ def test_the_plain_loop_makes_the_same_pixels(maker):
     assert torch.get_num_threads() == 1
 
 
+def test_a_decoder_of_taesd_s_shape():
+    decode = generate.taesd_shaped(4)
+    assert sum(weight.numel() for weight in decode.parameters()) == 1_222_531   # as published
+    assert decode(torch.zeros(1, 4, 2, 2)).shape == (1, 3, 16, 16)
+
+
 def test_where_nothing_is_unseen_whole_groups_are_held_out_anew():
     def shown(i: int, group: int) -> Record:
         return Record(str(i), f"{i}.png", "ct", patient=f"g{group}", source="one", split="train")
