@@ -166,8 +166,9 @@ def watched_loss(dit: Dit, read: Reader, latents: Latents, known: list[Record], 
     losses = []
     for t in WATCHED_TIMES:
         noise = torch.randn(data.shape, generator=generator).to(where)
-        losses.append(flow.loss(lambda x, at: dit(x, at, tokens, pooled, style), data, noise,
-                                torch.full((len(rows),), t, device=where)).mean())
+        with device.half(where):
+            losses.append(flow.loss(lambda x, at: dit(x, at, tokens, pooled, style).float(), data, noise,
+                                    torch.full((len(rows),), t, device=where)).mean())
     return float(torch.stack(losses).mean())
 
 
