@@ -12,6 +12,7 @@ run=${1:-out/medisyn-s-cpu}
 recipe=${RECIPE:-recipes/medisyn-s-cpu.toml}
 python=${PYTHON:-.venv/bin/python}
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE   # two threads on a loaded machine are slower than one
+export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=268435456   # glibc keeps its pages: up to a fifth faster
 one() { "$python" -m medisyn train "$recipe" -o "$run" "$@"; }
 both() { "$python" -m torch.distributed.run --standalone --nproc-per-node 2 -m medisyn train "$recipe" -o "$run" "$@"; }
 

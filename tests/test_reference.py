@@ -9,6 +9,7 @@ import numpy as np
 import phantoms
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import medisyn
 from medisyn import recipe, samplers
@@ -363,6 +364,9 @@ def test_calls_that_end_early_come_to_a_model_that_guides_itself(settings, prepa
     assert maker.model.card.n_images == 64
     assert maker.model.card.guided == 1.5
     assert "guides itself" in (tmp_path / "home" / "model" / "README.md").read_text()
+    begun = json.loads((run / "dit-first" / "done.json").read_text())["before"]
+    newest = sorted((run / "dit").glob("checkpoint-*.safetensors"))[-1]
+    assert min(begun) > 0 and load_file(newest)["module.watch.before"].tolist() == begun   # a gap counts from the first stretch on
     calls = []
     maker.model.dit.register_forward_hook(lambda *given: calls.append(1))
     (one,) = maker.generate("chest X-ray with pneumonia", seed=3, guidance=2.5)

@@ -61,6 +61,7 @@ class DitSettings(BaseModel):
     nearest: int = Field(48, ge=0)      # images made at every interval for the nearest-neighbour ratio; 0: it is not followed
     gap: float = 0.03                   # the training ends before held-out loss lags behind by more than this
     patience: int = 2                   # intervals that it may, or that the ratio may lie under 0.9
+    strict: bool = True                 # also where held-out loss itself still falls; else a gap counts only where it does not
     first_side: int = 0                 # pixels a side of a first stretch on smaller images; 0: none
     first_images: int = 0               # images of that stretch, beyond n_images
     first_batch: int = 0
@@ -218,13 +219,14 @@ def alignment_loss(told: Tensor, features: Tensor) -> Tensor:
 def fit(stage: Stage, latents: Latents, known: list[Record], read: Reader, seed: int, settings: DitSettings,
         draw: Callable[[Dit], Image.Image] | None = None, resume: bool = True, where: torch.device | None = None,
         feed: Feed | None = None, position_size: int = 0, features: int = 0,
-        start: dict[str, Tensor] | None = None, shards: bool = False,
+        start: dict[str, Tensor] | None = None, shards: bool = False, before: tuple[float, float] | None = None,
         near: Callable[[Dit], Near | None] | None = None) -> tuple[Watch, Dit, DitConfig] | None:
     """Train a denoiser until the images are seen or memorising begins; what was seen, the best moving average and its shape,
     or None when it was stopped before its end.
 
     feed: None reads from disk. position_size: cells a side that positions are counted on, 0 the latents' own.
     features: channels of `Batch.features`, 0 where there are none. start: weights to begin from, None at random.
+    before: train and held-out loss that the gap counts from, where a stretch before this one began it; None: this one's first.
     shards: every process holds a part of the network and of its averages; all weights then learn by AdamW.
     near: looks at what a network draws; None: its nearest-neighbour ratio is not followed.
     """
@@ -243,7 +245,7 @@ def fit(stage: Stage, latents: Latents, known: list[Record], read: Reader, seed:
     read = replace(read, encoder=read.encoder.to(where))
     emas = {f"ema_{width:.2f}": Ema(dit, width) for width in EMA_WIDTHS}
     teacher = emas[f"ema_{EMA_WIDTHS[0]:.2f}"].network
-    seen = Watch(teacher, settings.gap, settings.patience)
+    seen = Watch(teacher, settings.gap, settings.patience, settings.strict)
     project = aligner(settings.width, features).to(where) if settings.align and features else None
     more = [project] if project is not None else []
     flops = device.flops(lambda: dit(*blank(config, where))) / 2 if where.type == "cuda" else 0.0
@@ -313,7 +315,7 @@ def fit(stage: Stage, latents: Latents, known: list[Record], read: Reader, seed:
             shown = near(emas[best].network) if near else None
         losses = found[f"train_{best}"], found.get(f"held_out_{best}")
         if not seen.begun():  # a network from scratch has memorised nothing yet
-            seen.begin(*losses, kept=False)
+            seen.begin(*(before or losses), kept=False)
         return found | seen.see(*losses, emas[best].network, trainee.done_steps * settings.batch, shown,
                                 newest=trainee.done_steps > guided_from)
 

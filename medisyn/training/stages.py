@@ -244,12 +244,13 @@ def do_dit(recipe: Recipe, folder: Path, stage: Stage, pixels: Pixels, resume: b
     read, settings, where = reader(folder), recipe.dit, device.pick(recipe.device)
     known, encoded = pixels.records, latents.load(folder / "latents")
     captions = captions_of(recipe, folder, known, read, where) if recipe.resident else None
-    start, cells = None, 0
+    start, cells, before = None, 0, None
     if settings.first_side:
         cells = recipe.image_size // 8
-        start = first_stretch(recipe, folder, Stage(folder, "dit-first"), known, read, captions, resume)
-        if start is None:
+        first = first_stretch(recipe, folder, Stage(folder, "dit-first"), known, read, captions, resume)
+        if first is None:
             return False
+        start, before = first
     if recipe.start:
         model = begin.opened(recipe.start)
         settings = begin.shaped(settings, model)
@@ -259,7 +260,7 @@ def do_dit(recipe: Recipe, folder: Path, stage: Stage, pixels: Pixels, resume: b
         rank() == 0 or recipe.parallel == "sharded") else None
     fitted = diffusion.fit(stage, encoded, known, read, recipe.seed, settings,
                            lambda dit: previews.sheet(recipe, folder, pixels, dit), resume, where, feed, cells, start=start,
-                           shards=recipe.parallel == "sharded", near=real and (
+                           shards=recipe.parallel == "sharded", before=before, near=real and (
                                lambda dit: previews.measure(real, recipe, folder, pixels, dit, settings.nearest, recipe.seed)))
     if fitted is None:
         return False
@@ -281,8 +282,9 @@ def captions_of(recipe: Recipe, folder: Path, known: list[Record], read: Reader,
 
 
 def first_stretch(recipe: Recipe, folder: Path, stage: Stage, known: list[Record], read: Reader,
-                  captions: resident.Captions, resume: bool) -> dict[str, torch.Tensor] | None:
-    """The weights after training on smaller images; None when that was stopped before its end."""
+                  captions: resident.Captions, resume: bool) -> tuple[dict[str, torch.Tensor], tuple[float, float] | None] | None:
+    """The weights after training on smaller images, and the train and held-out loss that a gap is counted from (None where nothing
+    is held out); None when it was stopped before its end."""
     path, settings = stage.folder / "network.safetensors", recipe.dit.first()
     if not (resume and stage.finished()):
         small, features = resident.first_stretch(folder / "latents")
@@ -294,9 +296,10 @@ def first_stretch(recipe: Recipe, folder: Path, stage: Stage, known: list[Record
         if rank() == 0:
             last = load_file(stage.checkpoints()[-1])
             save_file({k.removeprefix("module.dit."): v for k, v in last.items() if k.startswith("module.dit.")}, path)
-            stage.finish({"n_images": settings.n_images})
+            stage.finish({"n_images": settings.n_images, "before": last["module.watch.before"].tolist()})
         wait()
-    return load_file(path)
+    before = json.loads((stage.folder / "done.json").read_text(encoding="utf-8")).get("before", [0, 0])
+    return load_file(path), tuple(before) if before[1] else None
 
 
 def do_recogniser(recipe: Recipe, folder: Path, stage: Stage, pixels: Pixels, resume: bool) -> bool:
