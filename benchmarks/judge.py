@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from medisyn.data import vocabulary
 from medisyn.data.records import Record
+from medisyn.evaluation.classifier import Settings, trunk_of
 from medisyn.training import batches, run
 from medisyn.training.batches import Pixels
 
@@ -44,38 +45,15 @@ class Questions:
     sizes: tuple[int, ...]               # choices of each contrast
 
 
-class Residual(nn.Module):
-    """Two convolutions beside a shortcut; halves the side. (B, i, H, W) -> (B, o, ceil(H/2), ceil(W/2))."""
-
-    def __init__(self, i: int, o: int):
-        super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(i, o, 3, 2, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU(),
-                                  nn.Conv2d(o, o, 3, 1, 1, bias=False), nn.BatchNorm2d(o))
-        self.shortcut = nn.Conv2d(i, o, 1, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.body(x) + self.shortcut(F.avg_pool2d(x, 2, ceil_mode=True)))
-
-
-class AverageAndMost(nn.Module):
-    """What is everywhere and what is anywhere: (B, C, H, W) -> (B, 2 C)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat((x.mean((2, 3)), x.amax((2, 3))), 1)
-
-
 class Judge(nn.Module):
     """image (B, 3, H, W) in [-1, 1] -> logits of image types, findings and contrasts."""
 
     def __init__(self, questions: Questions, width: int = 32):
         super().__init__()
         self.questions = questions
-        self.trunk = nn.Sequential(
-            nn.PixelUnshuffle(4), nn.Conv2d(48, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
-            Residual(width, 2 * width), Residual(2 * width, 4 * width), Residual(4 * width, 4 * width),
-            AverageAndMost())
+        self.trunk, dims = trunk_of(Settings(width=width))
         sizes = [len(questions.image_types), len(questions.findings), *questions.sizes]
-        self.head, self.sizes = nn.Linear(8 * width, sum(sizes)), sizes
+        self.head, self.sizes = nn.Linear(dims, sum(sizes)), sizes
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """[(B, types), (B, findings), (B, choices of contrast 1), ...]"""
