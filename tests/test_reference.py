@@ -130,6 +130,8 @@ def test_a_plan_fills_the_seconds_that_are_left(planned_recipe, left):
     changed = reference.planned(planned_recipe, plan)
     assert (changed.dit.n_images, changed.dit.first().n_images) == (plan["dit"], plan["dit-first"])
     assert changed.dit.first().batch == 1024
+    fewer = changed.dit.model_copy(update={"micro": 16, "first_micro": 64})
+    assert (fewer.micro, fewer.first().micro, changed.dit.first().micro) == (16, 64, None)
     assert changed.vae.features_images == plan["pnet"]
 
 

@@ -65,6 +65,7 @@ class DitSettings(BaseModel):
     first_side: int = 0                 # pixels a side of a first stretch on smaller images; 0: none
     first_images: int = 0               # images of that stretch, beyond n_images
     first_batch: int = 0
+    first_micro: int | None = Field(None, ge=1)
     captions: int = 12                  # wordings of each training image, read beforehand where all is resident
     align: float = 0.0                  # weight of aligning a block with the autoencoder's features, in the first stretch
     align_block: int = 4                # which block, counted from 1
@@ -76,7 +77,8 @@ class DitSettings(BaseModel):
 
     def first(self) -> "DitSettings":
         """The settings of the first stretch."""
-        return self.model_copy(update={"n_images": self.first_images, "batch": self.first_batch or self.batch, "decay": False,
+        return self.model_copy(update={"n_images": self.first_images, "batch": self.first_batch or self.batch,
+                                       "micro": self.first_micro or self.micro, "decay": False,
                                        "guided_share": 0.0, "shift": 1.0, "first_side": 0, "nearest": 0,
                                        "gap": float("inf")})
 
