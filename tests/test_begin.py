@@ -6,11 +6,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from medisyn import recipe
 from medisyn.models import checkpoint
-from medisyn.training import begin, latents, stages
+from medisyn.training import begin, diffusion, latents, stages
 from medisyn.training.batches import Pixels
+from medisyn.training.run import Stage
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,31 @@ def test_a_model_s_decoder_alone_can_be_trained_on(phantom_recipe, phantom_run, 
     assert after.support == before.support and after.card == dataclasses.replace(before.card, texture=0.1)
     assert {path.parent.name for path in tmp_path.glob("*/log.jsonl")} == {"decoder"}
     assert (tmp_path / "model" / "training_data.json").read_text() == (phantom_run / "model" / "training_data.json").read_text()
+
+
+def test_a_denoiser_learns_in_one_call_what_two_of_a_frozen_tutor_give(phantom_recipe, phantom_run, tmp_path, monkeypatch):
+    """The tutor is what it began from: here weights at random, to which words mean much."""
+    monkeypatch.setattr(diffusion, "UNGUIDED", 0.0)
+    settings = recipe.read(phantom_recipe, ["dit.guided=2.0", "dit.guided_share=1.0", 'dit.tutor="frozen"', "dit.n_images=1600",
+                                            "dit.batch=16", "dit.warmup=1", "dit.drop_text=0.0"]).dit
+    known, encoded, read = Pixels(phantom_run / "pixels").records, latents.load(phantom_run / "latents"), stages.reader(phantom_run)
+    tutor = checkpoint.load(phantom_run / "model").dit
+    torch.manual_seed(3)
+    for weight in tutor.parameters():
+        torch.nn.init.normal_(weight, std=0.1)
+    watch, best, config = diffusion.fit(Stage(tmp_path, "dit", lambda text: None), encoded, known, read, 3, settings,
+                                        start=tutor.state_dict())
+    assert config.guided == 2.0
+    x, t = torch.randn(16, *encoded.latent.shape[1:], generator=torch.Generator().manual_seed(1)), torch.full((16,), 0.5)
+    with torch.no_grad():
+        tokens, pooled = read(["chest X-ray with pneumonia", "dermoscopy of a melanoma"] * 8)
+        nothing, empty = (value.expand(16, *value.shape[1:]) for value in read([""]))
+        told, untold = tutor(x, t, tokens, pooled), tutor(x, t, nothing, empty)
+        found = best(x, t, tokens, pooled, guidance=torch.full((16,), 2.0))
+    guided = untold + 3 * (told - untold)
+    assert (found - guided).norm() < 0.6 * (told - guided).norm()
+    newest = load_file(sorted((tmp_path / "dit").glob("checkpoint-*"))[-1])
+    assert all(torch.equal(newest[f"module.tutor.{name}"], value) for name, value in tutor.state_dict().items())
 
 
 def test_sources_of_before_stay_and_none_is_counted_twice():

@@ -280,6 +280,8 @@ def test_the_target_of_model_guidance_is_guidance_by_two_calls():
         by_two = samplers.guided(conditional, unconditional, 1 + float(w[k]))(x, t)
         assert torch.allclose(target[k], by_two[k], atol=1e-4)
     assert torch.equal(diffusion.guided_target(dit, batch, x, v, 0 * w, nothing), v)
+    frozen = diffusion.guided_target(dit, batch, x, v, w, nothing, frozen=True)   # it shows all of it, but where w is 0
+    assert torch.equal(frozen[0], v[0]) and torch.allclose(frozen[1:], target[1:], atol=1e-6)
 
 
 # ---- the device ------------------------------------------------------------------------------------------------------
