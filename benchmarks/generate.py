@@ -75,8 +75,14 @@ def taesd_shaped(channels: int) -> Callable:
                          nn.Conv2d(64, 3, 3, padding=1)).eval()
 
 
+def own(maker: object) -> Callable[[int], object]:
+    """A synthesizer with its own settings: seed -> pixels."""
+    plan = maker.plan(PROMPT)
+    return lambda seed: maker.make(plan, maker.settings(plan, seed)).image
+
+
 def ways(maker: object, only: str | None = None) -> dict[str, Callable[[int], object]]:
-    """Each way to make an image, or one of them: seed -> pixels."""
+    """Each way to make an image, or one of them: seed -> pixels. maker: one that torch computes."""
     from medisyn import synthesizer
     from medisyn.data import vocabulary
     from medisyn.models import backends
@@ -93,18 +99,14 @@ def ways(maker: object, only: str | None = None) -> dict[str, Callable[[int], ob
             return plain_loop(maker.model, gray, how.read_as, noise, how.style, guidance, decode=decode)
         return image
 
-    def own(other: object) -> Callable[[int], object]:
-        return lambda seed: other.make(plan, other.settings(plan, seed)).image
-
     found = {OWN: own(maker), SAME_STEPS: lambda seed: same.make(plan, same.settings(plan, seed, PLAIN_STEPS, None, "euler")).image,
              PLAIN: plain()}
     if only in (None, PLAIN_TAESD):
         found[PLAIN_TAESD] = plain(taesd_shaped(maker.model.dit.config.latent_channels))
     for name in backends.PRECISIONS:
-        way = f"{OWN}, {name}"
-        if only in (None, way):
+        if only is None:
             try:
-                found[way] = own(synthesizer.Synthesizer(maker.model, maker.version, name))
+                found[f"{OWN}, {name}"] = own(synthesizer.Synthesizer(maker.model, maker.version, name))
             except ValueError as error:   # it is not installed, or the CPU has no such units
                 tell(f"generate: {name} is left out: {error}")
     return found
@@ -115,11 +117,14 @@ def work(model: Path, threads: int, rounds: int, only: str | None) -> dict:
     import torch
     torch.set_num_threads(threads)
     from medisyn import synthesizer
+    from medisyn.models import backends
     before = peak_mib()
     started = time.perf_counter()
-    maker = synthesizer.load(model)
+    backend = next((name for name in backends.PRECISIONS if only == f"{OWN}, {name}"), backends.DEFAULT)
+    maker = synthesizer.load(model, backend=backend)
     loading = time.perf_counter() - started
-    tried = {name: way for name, way in ways(maker, only).items() if only in (None, name)}
+    tried = {name: way for name, way in ways(maker, only).items() if only in (None, name)} if backend == backends.DEFAULT \
+        else {only: own(maker)}
     first = {name: way(0) for name, way in tried.items()}  # warm up; the seed on which they are compared
     seconds: dict[str, list[float]] = {name: [] for name in tried}
     for k in range(rounds):

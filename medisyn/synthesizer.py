@@ -262,7 +262,10 @@ def load(model: Path | str | None = None, version: str = "", backend: str = back
 
     backend: a name in `backends.BACKENDS`.
     """
-    return Synthesizer(painters.load(shipped.folder(model)), version, backend)
+    found = painters.load(shipped.folder(model))
+    if isinstance(found, Model):
+        backends.spare(found, backend)   # nobody else has it
+    return Synthesizer(found, version, backend)
 
 
 def cores() -> int:

@@ -141,6 +141,19 @@ def test_without_a_cache_to_write_to_it_works_all_the_same(maker, monkeypatch, t
 
 
 @OPENVINO
+def test_weights_are_not_held_twice_where_they_lie_in_the_cache(phantom_run, monkeypatch, tmp_path):
+    spared = medisyn.load(phantom_run / "model", "openvino")
+    assert all(weight.is_meta for network in (spared.model.dit, spared.model.vae) for weight in network.parameters())
+    assert not any(weight.is_meta for weight in spared.model.text.parameters())
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    whole = medisyn.load(phantom_run / "model", "openvino")
+    assert not any(weight.is_meta for network in (whole.model.dit, whole.model.vae) for weight in network.parameters())
+    (ours,), (theirs,) = (maker.generate(PROMPT, 1, 5) for maker in (spared, whole))
+    assert np.array_equal(ours.image, theirs.image)
+
+
+@OPENVINO
 def test_many_threads_at_once_give_what_one_gives(maker):
     ours = backends.of(maker.model, "openvino")
     latents = [torch.randn(1, maker.model.dit.config.latent_channels, 4, 4, generator=torch.Generator().manual_seed(k))

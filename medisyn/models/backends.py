@@ -28,6 +28,7 @@ from medisyn.models.dit import Dit
 DEFAULT = "torch"
 PRECISIONS = {"openvino": "f32", "openvino-bf16": "bf16"}   # what OpenVINO calls them
 BACKENDS = (DEFAULT, *PRECISIONS)
+FORM = "one image"   # of the networks that are kept
 INSTALL = 'pip install "medisyn[openvino]"'
 
 
@@ -68,17 +69,35 @@ def compiled(model: Model, precision: str) -> Backend:
     """A model's networks in OpenVINO; what it makes of them is kept in the user's cache, so that it is converted once."""
     import openvino
     core = openvino.Core()
+    options = {"NUM_STREAMS": 0, "INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": precision}   # 0: the caller's own thread
+    denoise, decode = (function(core, network, options) for network in converted(openvino, core, model))
+    return Backend(lambda x, t, tokens, pooled, style, guidance: denoise(
+        x, t, tokens, pooled, style, *([] if guidance is None else [guidance])), decode)
+
+
+def spare(model: Model, name: str) -> None:
+    """Take from a model the weights that this backend computes without: those of its denoiser and decoder, once they lie
+    converted in the cache."""
+    checked(name)
+    if name == DEFAULT:
+        return
+    import openvino
+    converted(openvino, openvino.Core(), model)
+    home = kept(model, openvino.__version__)
+    if all(whole(home / f"{part}.xml") for part in ("denoiser", "decoder")):
+        for network in (model.dit, model.vae):
+            network.to("meta")
+
+
+def converted(openvino: Any, core: Any, model: Model) -> list[Any]:
+    """Denoiser and decoder as OpenVINO reads them."""
     c, h = model.dit.config.latent_channels, model.dit.config.latent_size
     n, d = model.dit.config.n_tokens, model.dit.config.text_width
     inputs = [((c, h, h), torch.float32), ((), torch.float32), ((n, d), torch.float32), ((d,), torch.float32), ((), torch.int64)]
     inputs += [((), torch.float32)] if model.dit.config.guided else []
     parts = {"denoiser": (Called(model.dit), inputs), "decoder": (Decoded(model.vae), [((c, h, h), torch.float32)])}
-    options = {"NUM_STREAMS": 0, "INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": precision}   # 0: the caller's own thread
     home = kept(model, openvino.__version__)
-    denoise, decode = (function(core, intermediate(openvino, core, network, shapes, home, name), options)
-                       for name, (network, shapes) in parts.items())
-    return Backend(lambda x, t, tokens, pooled, style, guidance: denoise(
-        x, t, tokens, pooled, style, *([] if guidance is None else [guidance])), decode)
+    return [intermediate(openvino, core, network, shapes, home, name) for name, (network, shapes) in parts.items()]
 
 
 class Called(nn.Module):
@@ -105,9 +124,10 @@ class Decoded(nn.Module):
 
 
 def function(core: Any, network: Any, options: dict[str, Any]) -> Callable[..., Tensor]:
-    """A network as a function of tensors, for any number of threads: each call has a compiled one to itself, as many are made as
-    calls overlap. OpenVINO's own threads are not used: one image is one thread's work, and with two of its streams
-    (2026.4) now and then a run never came back, both threads asleep."""
+    """A network of one image as a function of any number of them, in any number of threads: each call has a compiled one to itself,
+    as many are made as calls overlap. OpenVINO's own threads are not used: one image is one thread's work, and with two of its
+    streams (2026.4) now and then a run never came back, both threads asleep. Compiled for any number of images a network takes a
+    fifth to a third more time for each."""
     def another() -> Any:
         return core.compile_model(network, "CPU", options).create_infer_request()
     idle = [another()]   # list.pop and list.append are one step each for threads
@@ -118,8 +138,11 @@ def function(core: Any, network: Any, options: dict[str, Any]) -> Callable[..., 
         except IndexError:
             request = another()
         try:
-            found = request.infer({k: np.ascontiguousarray(value.numpy()) for k, value in enumerate(given)})
-            return torch.from_numpy(np.array(found[0]))
+            arrays, found = [np.ascontiguousarray(value.numpy()) for value in given], []
+            for i in range(len(arrays[0])):
+                made = request.infer({k: array[i:i + 1] for k, array in enumerate(arrays)})
+                found.append(np.array(made[0]))   # a copy: the request writes over its own the next time
+            return torch.from_numpy(np.concatenate(found))
         finally:
             idle.append(request)
     return call
@@ -129,31 +152,37 @@ def kept(model: Model, version: str) -> Path:
     """Where a model's converted networks lie: a folder by what they follow from."""
     import medisyn
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    follows = hashlib.sha256(f"{model.digest} {version} {medisyn.__version__}".encode()).hexdigest()[:16]
+    follows = hashlib.sha256(f"{FORM} {model.digest} {version} {medisyn.__version__}".encode()).hexdigest()[:16]
     return home / "medisyn" / "openvino" / follows
 
 
 def intermediate(openvino: Any, core: Any, network: nn.Module, shapes: list[tuple[tuple[int, ...], torch.dtype]], home: Path,
                  name: str) -> Any:
-    """A network as OpenVINO reads it, any number of images at once: from the cache where that is whole, else converted."""
-    model, seal = home / f"{name}.xml", home / f"{name}.sha256"
-    if seal.is_file() and seal.read_text() == sealed(model):
+    """A network of one image as OpenVINO reads it: from the cache where that is whole, else converted."""
+    model = home / f"{name}.xml"
+    if whole(model):
         return core.read_model(model)
-    example = tuple(torch.zeros(2, *shape, dtype=kind) for shape, kind in shapes)
+    example = tuple(torch.zeros(1, *shape, dtype=kind) for shape, kind in shapes)
     network.eval()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")   # of tracing: the shapes that it says are fixed are
         made = openvino.convert_model(network, example_input=example)
-    made.reshape({given: [-1, *shape] for given, (shape, _) in zip(made.inputs, shapes, strict=True)})
+    made.reshape({given: [1, *shape] for given, (shape, _) in zip(made.inputs, shapes, strict=True)})
     with contextlib.suppress(OSError):    # where there is no cache to write to, it is converted each time
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=home) as beside:
             new = Path(beside) / model.name
             openvino.save_model(made, new, compress_to_fp16=False)
-            (Path(beside) / seal.name).write_text(sealed(new))
-            for path in (new.with_suffix(".bin"), new, Path(beside) / seal.name):
+            new.with_suffix(".sha256").write_text(sealed(new))
+            for path in (new.with_suffix(".bin"), new, new.with_suffix(".sha256")):
                 path.replace(home / path.name)
     return made
+
+
+def whole(model: Path) -> bool:
+    """Whether a converted network is kept there, and is what was written."""
+    seal = model.with_suffix(".sha256")
+    return seal.is_file() and seal.read_text() == sealed(model)
 
 
 def sealed(model: Path) -> str:
