@@ -1,18 +1,20 @@
 """Texture: what is missing from images in power by spatial frequency and in distance, by how they are sampled and decoded.
 
-    python benchmarks/texture.py --model FOLDER [FOLDER ...] --real data/open -o OUTDIR [--each 48]
+    python benchmarks/texture.py --model FOLDER [FOLDER ...] --real data/open -o OUTDIR [--each 48] [--steps 4 8 12 50]
 
 Images are made for the sentences of validation images, up to `--each` a type, each with a style drawn from the training images of
 its type, without a recogniser's second look; and compared with those very validation images: power in dB of theirs (of log
 power, mean over image types; fine: 0.31 to 0.5 cycles a pixel, middle: 0.12 to 0.31), Frechet and kernel distance among the
 eye's features.
-The last row of a model is the validation images through its autoencoder: no sampling gets nearer.
+The last row of a model is the validation images through its autoencoder: no sampling gets nearer. --steps: instead of ways to
+guide, numbers of steps with the model's own settings, and the largest of them with guidance at every step, as a plain loop has it.
 """
 
 import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +28,13 @@ from medisyn.data.provenance import Provenance
 from medisyn.data.records import Record
 from medisyn.evaluation import features
 from medisyn.evaluation.distances import frechet_distance, kernel_distance
+from medisyn.models.checkpoint import Card
 from medisyn.training.autoencoder import to_tensor
 
 BANDS = {"fine": (10, 16), "middle": (4, 10)}   # of RINGS rings between 0 and 0.5 cycles a pixel
 RINGS = 16
 WAYS = ((0.0, 1.0, 0.0), (0.1, 0.6, 0.0), (0.1, 0.6, 0.15), (0.1, 0.6, 0.25))   # guided from, until; noise on the latent
+Way = tuple[int, float, float, float]                                           # steps, and these
 
 
 def power(squares: np.ndarray) -> np.ndarray:
@@ -69,7 +73,15 @@ def asked(model: object, chosen: Sequence[Record], seed: int = 0) -> list[Proven
             for k, record in enumerate(chosen)]
 
 
-def rows_of(folder: Path, chosen: Sequence[Record], real: np.ndarray, backend: str) -> list[dict]:
+def ways_of(card: Card, steps: Sequence[int]) -> list[Way]:
+    """Ways to guide with the model's own number of steps; or numbers of steps with its own guidance, and the most of them guided
+    always."""
+    if not steps:
+        return [(card.steps, *way) for way in WAYS]
+    return [*((n, card.guidance_from, card.guidance_until, card.texture) for n in steps), (max(steps), 0.0, 1.0, card.texture)]
+
+
+def rows_of(folder: Path, chosen: Sequence[Record], real: np.ndarray, backend: str, steps: Sequence[int] = ()) -> list[dict]:
     """A row a way of sampling, and one for the autoencoder."""
     model, eye = synthesizer.load(folder).model, features.load("eye")
     kinds, hows, rows = [r.image_type for r in chosen], asked(model, chosen), []
@@ -80,11 +92,13 @@ def rows_of(folder: Path, chosen: Sequence[Record], real: np.ndarray, backend: s
         rows.append({"model": folder.name, "way": way, "frechet": frechet_distance(seen, told),
                      "kernel": kernel_distance(seen, told)} | missing(squares, real, kinds))
         tell(f"texture: {rows[-1]}")
-    for since, until, noise in WAYS:
+    for n, since, until, noise in ways_of(model.card, steps):
         card = dataclasses.replace(model.card, guidance_from=since, guidance_until=until, texture=noise)
         paint = painters.own(dataclasses.replace(model, card=card), backend).paint
-        made = torch.stack([paint(how, how.seed) for how in hows])
-        row(f"guidance {card.guidance:g} from {since:g} to {until:g}, noise {noise:g}", to_squares(made, kinds))
+        with ThreadPoolExecutor(synthesizer.cores()) as pool:
+            exact = [dataclasses.replace(how, steps=n) for how in hows]
+            made = torch.stack(list(pool.map(paint, exact, [how.seed for how in hows])))
+        row(f"{n} steps, guidance {card.guidance:g} from {since:g} to {until:g}, noise {noise:g}", to_squares(made, kinds))
     with torch.no_grad():
         back = torch.cat([model.vae.decode(model.vae.encode(to_tensor(real[k:k + 16]))).clamp(-1, 1)
                           for k in range(0, len(real), 16)])
@@ -99,6 +113,7 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--each", type=int, default=48, help="images a type")
     parser.add_argument("--backend", default="torch", help="what computes the images: torch, openvino, openvino-bf16")
+    parser.add_argument("--steps", type=int, nargs="+", default=(), help="numbers of steps to compare, instead of ways to guide")
     args = parser.parse_args()
     torch.set_num_threads(1)
     known = synthesizer.load(args.model[0])
@@ -112,7 +127,7 @@ def main() -> None:
         raise ValueError(f"{args.real} holds no validation image of a type that {args.model[0]} knows")
     side = known.model.card.image_size
     real = np.stack([np.asarray(images.square(images.decode(args.real / r.file_name), side).convert("RGB")) for r in chosen])
-    rows = [row for folder in args.model for row in rows_of(folder, chosen, real, args.backend)]
+    rows = [row for folder in args.model for row in rows_of(folder, chosen, real, args.backend, args.steps)]
     about = f"{len(chosen)} images of {len(by_type)} types for the sentences of validation images of {args.real}, by {args.backend}"
     lines = [(r["model"], r["way"], f"{r['frechet']:.1f}", f"{r['kernel']:.3f}", f"{r['fine']:.1f}", f"{r['middle']:.1f}")
              for r in rows]

@@ -187,6 +187,13 @@ def test_what_a_blur_takes_is_missing_from_fine_detail_first():
     assert halved["fine"] == pytest.approx(-6.0, abs=0.1)                 # half the amplitude, a quarter of the power
 
 
+def test_numbers_of_steps_are_compared_with_the_most_guided_always(maker):
+    card = maker.model.card
+    assert [way[0] for way in texture.ways_of(card, ())] == [card.steps] * len(texture.WAYS)
+    own = (card.guidance_from, card.guidance_until, card.texture)
+    assert texture.ways_of(card, (8, 50)) == [(8, *own), (50, *own), (50, 0.0, 1.0, card.texture)]
+
+
 def test_ways_take_turns_and_the_first_turn_does_not_count():
     order = []
     rates = precision.turns({"a": (lambda: order.append("a"), 4), "b": (lambda: order.append("b"), 2)}, 3)
