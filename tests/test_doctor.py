@@ -168,6 +168,11 @@ def test_needs_grow_with_the_batch_and_the_networks():
     assert dit.largest(needs.TORCH) == 0
     small = recipe.read(ROOT / "recipes" / "medisyn-s.toml")
     assert {need.stage for need in needs.needs(small)} == {"text", "vae", "decoder", "dit", "dit-first"}
+
+    def dit(*changes: str) -> needs.Need:
+        return next(need for need in needs.needs(recipe.read(ROOT / "recipes" / "medisyn-s.toml", changes)) if need.stage == "dit")
+    assert (dit().batch, dit("dit.micro=16").batch) == (512, 16)
+    assert dit('precision="bf16"').kept("cpu") == dit().kept("cuda") < dit().kept("cpu")
     further = recipe.read(ROOT / "recipes" / "medisyn-xs-further.toml")
     assert [need.stage for need in needs.needs(further)] == ["dit"]
     sharper = recipe.read(ROOT / "recipes" / "medisyn-xs-decoder.toml")
@@ -184,7 +189,9 @@ def test_a_recipe_is_held_against_the_memory_of_where_it_trains():
     assert (fits.fits, fits.where, fits.stage) == (True, "cpu", "dit")
     tight = advice.fit("a", "auto", [need], [Row("memory", "free GiB", 4.0)])
     assert tight.fits is False
-    assert "dit.batch=16" in tight.say
+    assert "dit.micro=16 (the batch of the training stays)" in tight.say
+    words = advice.fit("a", "cpu", [dataclasses.replace(need, stage="text")], [Row("memory", "free GiB", 4.0)])
+    assert "text.batch=16 (another batch is another training)" in words.say
     gpu = [*cpu, Row("gpu 0", "free GiB", 7.0)]
     assert advice.fit("a", "cuda", [need], gpu).where == "cuda"
     assert advice.fit("a", "cuda", [need], gpu).fits is True           # 6.3 GiB in bf16

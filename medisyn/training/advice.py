@@ -12,7 +12,7 @@ HOW = ("16 bytes a weight, 4 a moving average, and what autograd keeps of a batc
        f"({SHARE['cuda']} of it on a GPU, in bf16); of a fine-tuning 4 or 2 bytes a frozen weight and 24 one that learns; "
        f"times {MARGIN}, and {TORCH / GIB:.1f} GiB for torch; images and latents held in memory are not in it")
 QUICKER = 1.5   # times as fast as full precision, from which on bf16 is worth its other numbers
-KEYS = {"dit-first": "dit.first_batch"}   # where a stage's batch is set, if not in STAGE.batch
+KEYS = {"dit": "dit.micro", "dit-first": "dit.first_micro"}   # where is set how many pass at once, if not in STAGE.batch
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def fit(name: str, device: str, needs: list[Need], rows: Iterable[Row], instead:
     free = value(rows, "gpu 0" if where == "cuda" else "memory", "free GiB")
     most = max(needs, key=lambda need: need.total(where))
     takes = round(most.total(where) / GIB, 1)
-    told = f"stage {most.stage}: {most.weights / 1e6:.1f} M weights{most.more}, {takes} GiB at batch {most.batch}"
+    told = f"stage {most.stage}: {most.weights / 1e6:.1f} M weights{most.more}, {takes} GiB at {most.batch} at once"
     if free is None:
         return Fit(name, None, takes, most.stage, where, f"{told}; the free memory is not known")
     if takes <= free:
@@ -71,10 +71,13 @@ def fit(name: str, device: str, needs: list[Need], rows: Iterable[Row], instead:
         would = f"what would fit: {ways} (the batch of the training stays)" if ways else \
             "no setting makes it fit; use smaller images, a smaller base or another machine"
         return Fit(name, False, takes, most.stage, where, f"{told}, but {free} GiB are free on the {where}; {would}")
-    smaller = [f"{KEYS.get(need.stage, f'{need.stage}.batch')}={room}" if (room := need.largest(free * GIB, where)) else
-               f"no batch of {need.stage}" for need in needs if need.total(where) / GIB > free]
+    smaller = []
+    for need in (need for need in needs if need.total(where) / GIB > free):
+        room = need.largest(free * GIB, where)
+        smaller.append(f"no batch of {need.stage}" if not room else f"{KEYS[need.stage]}={room} (the batch of the training stays)"
+                       if need.stage in KEYS else f"{need.stage}.batch={room} (another batch is another training)")
     return Fit(name, False, takes, most.stage, where, f"{told}, but {free} GiB are free on the {where}; what would fit: "
-               + ", ".join(smaller) + " (another batch is another training)")
+               + ", ".join(smaller))
 
 
 def settings(rows: Iterable[Row]) -> Iterator[tuple[str, str]]:

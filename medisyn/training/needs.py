@@ -32,12 +32,13 @@ class Step:
 
     network: nn.Module
     forward: Callable[[int], Tensor]   # for so many images
-    batch: int                         # images a step
+    batch: int                         # images that pass at once
     n_images: int                      # of the whole training
     averages: int = 1                  # moving averages of the weights, and the copy of the best ones that is kept
 
 
 SHARE = {"cpu": 1.0, "cuda": 0.7}      # of the activations in full precision
+HALF = ("vae", "decoder", "dit", "dit-first")   # what `precision = "bf16"` computes so on a CPU
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Need:
     weights: int
     states: int                        # bytes: weights, gradients, optimizer, moving averages
     an_image: int                      # bytes that autograd keeps of one image of the batch
-    batch: int
+    batch: int                         # images that pass at once
     share: float | None = None         # of `an_image` that is kept; None: SHARE of the device
     least: int = 0                     # bytes beside the states at any batch
     more: str = ""                     # about its weights, for people
@@ -93,10 +94,11 @@ def steps(recipe: Recipe) -> dict[str, Step]:
 
     found = {"text": Step(text, read, t.batch, t.n_images, 0), "vae": Step(vae, rebuild, recipe.vae.batch, recipe.vae.n_images),
              "decoder": Step(nn.ModuleList([sharper, critic]), sharpen, recipe.decoder.batch, recipe.decoder.n_images),
-             "dit": Step(dit, lambda n: moved(dit, n), d.batch, d.n_images, 3)}
+             "dit": Step(dit, lambda n: moved(dit, n), d.micro or d.batch, d.n_images, 3)}
     if d.first_side:
         small = Dit(dataclasses.replace(shape, latent_size=d.first_side // 8, position_size=size))
-        found["dit-first"] = Step(small, lambda n: moved(small, n), d.first_batch or d.batch, d.first_images, 3)
+        first = d.first()
+        found["dit-first"] = Step(small, lambda n: moved(small, n), first.micro or first.batch, first.n_images, 3)
     return found
 
 
@@ -128,15 +130,16 @@ def needs(recipe: object) -> list[Need]:
     with torch.device("meta"):
         found = KINDS[type(recipe)](recipe)
         kept = {"text", "vae"} | (set() if recipe.decoder.further else {"decoder"}) if getattr(recipe, "start", None) else set()
-        return sorted((need_of(name, step) for name, step in found.items() if step.n_images and name not in kept),
-                      key=lambda n: n.total())
+        share = SHARE["cuda"] if getattr(recipe, "precision", "") == "bf16" else None
+        return sorted((need_of(name, step, share if name in HALF else None) for name, step in found.items()
+                       if step.n_images and name not in kept), key=lambda n: n.total())
 
 
-def need_of(name: str, step: Step) -> Need:
-    """One stage's need."""
+def need_of(name: str, step: Step, share: float | None = None) -> Need:
+    """One stage's need; share: as of `Need`."""
     weights = sum(p.numel() for p in step.network.parameters())
     states = weights * (BYTES_A_WEIGHT + BYTES_AN_AVERAGE * step.averages)
-    return Need(name, weights, states, saved(step.network, lambda: step.forward(2)) // 2, step.batch)
+    return Need(name, weights, states, saved(step.network, lambda: step.forward(2)) // 2, step.batch, share)
 
 
 def saved(network: nn.Module, forward: Callable[[], Tensor]) -> int:
