@@ -4,8 +4,8 @@
 #
 #   runs/medisyn-s-cpu.sh [RUN]          the collection is data/open, as runs/medisyn-xs.sh ingests it
 #
-# Measured so far: text 45 minutes beside two thirds of vae, each on a core; the rest of vae 30 on both; latents 15; denoiser 72 images/s at
-# 128 pixels, so 2.7 hours. Not reached yet: its 200,000 images at 256 pixels, decoder, recogniser.
+# Measured so far: text 45 minutes beside two thirds of vae, each on a core; the rest of vae 30 on both; latents 15; denoiser 65 to 72 images/s
+# at 128 pixels, so an hour, and 19 to 21 at 256, so two hours. Not reached yet: decoder, recogniser.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 run=${1:-out/medisyn-s-cpu}
