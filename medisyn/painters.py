@@ -36,7 +36,7 @@ class Painter:
     told: Callable[[Understanding, str], str] = lambda understood, plain: plain  # plain sentence -> that with the new words wanted
     words: tuple[str, ...] = ()                          # new ones that the model was taught
     most_guidance: float | None = None                   # None: as much as one likes, two calls a step
-    looks: list[Callable[[], None]] = field(default_factory=list)   # called before each step; what one raises ends the image
+    hooks: list[Callable[[], None]] = field(default_factory=list)   # called before each step; what one raises ends the image
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ class Rested:
     recogniser: None = None
 
 
-def looking(drive: flow.Velocity, looks: list[Callable[[], None]]) -> flow.Velocity:
-    """The same velocity, before which all of `looks` are called."""
+def hooked(drive: flow.Velocity, hooks: list[Callable[[], None]]) -> flow.Velocity:
+    """The same velocity, before which all hooks are called."""
     def call(x: Tensor, t: Tensor) -> Tensor:
-        for look in looks:
-            look()
+        for hook in hooks:
+            hook()
         return drive(x, t)
     return call
 
@@ -65,7 +65,7 @@ def looking(drive: flow.Velocity, looks: list[Callable[[], None]]) -> flow.Veloc
 def own(model: Model, backend: str = backends.DEFAULT) -> Painter:
     """The painter of a model folder that `medisyn train` made from nothing; backend: a name in `backends.BACKENDS`."""
     computed = backends.of(model, backend)
-    looks: list[Callable[[], None]] = []
+    hooks: list[Callable[[], None]] = []
 
     @torch.no_grad()
     def read(texts: list[str]) -> tuple[Tensor, Tensor]:
@@ -112,13 +112,13 @@ def own(model: Model, backend: str = backends.DEFAULT) -> Painter:
                 return computed.velocity(x, t, tokens[:1], pooled[:1], style[:1], w)
         else:
             drive = velocity(slice(0, 1)) if how.guidance == 1 else both
-        latent = samplers.SAMPLERS[how.sampler](looking(drive, looks), noise, flow.times(how.steps, card.shift))
+        latent = samplers.SAMPLERS[how.sampler](hooked(drive, hooks), noise, flow.times(how.steps, card.shift))
         latent = samplers.textured(latent, [seed], card.texture)
         return computed.decode(latent).clamp(-1, 1)[0]
 
     guided = model.dit.config.guided
     return Painter(paint, lambda prompt, understood, plain: prompt if alike(prompt, understood) else plain,
-                   most_guidance=1 + guided if guided else None, looks=looks)
+                   most_guidance=1 + guided if guided else None, hooks=hooks)
 
 
 # ---- models that rest on a base -----------------------------------------------------------------------------------------
@@ -160,7 +160,7 @@ def of_base(model: Rested, backend: str = backends.DEFAULT) -> Painter:
         raise ValueError(f"backend {backend} expects one of MediSyn's own models, {model.card.name} rests on a pretrained base; "
                          f"take {backends.DEFAULT}")
     base, side = model.base, model.card.image_size
-    looks: list[Callable[[], None]] = []
+    hooks: list[Callable[[], None]] = []
     one_by_one = threading.Lock()   # tokenizers keep the padding of a call in themselves: two threads would mix theirs up
 
     def told_words(understood: Understanding, plain: str) -> str:
@@ -180,10 +180,10 @@ def of_base(model: Rested, backend: str = backends.DEFAULT) -> Painter:
             drive = samplers.guided(drive, velocities.velocity(base, nothing), how.guidance)
         times = velocities.times(base, how.steps, side)
         noise = samplers.seeded_noise([seed], (base.latent_channels, side // base.factor, side // base.factor))
-        latent = samplers.SAMPLERS[how.sampler](looking(drive, looks), velocities.start(base, noise, times), times)
+        latent = samplers.SAMPLERS[how.sampler](hooked(drive, hooks), velocities.start(base, noise, times), times)
         return base.decode(latent).clamp(-1, 1)[0]
 
-    return Painter(paint, phrase, told_words, model.words, looks=looks)
+    return Painter(paint, phrase, told_words, model.words, hooks=hooks)
 
 
 def of(model: Model | Rested, backend: str = backends.DEFAULT) -> Painter:

@@ -264,7 +264,7 @@ def load(model: Path | str | None = None, version: str = "", backend: str = back
     """
     found = painters.load(shipped.folder(model))
     if isinstance(found, Model):
-        backends.spare(found, backend)   # nobody else has it
+        backends.drop_weights(found, backend)   # nobody else has it
     return Synthesizer(found, version, backend)
 
 

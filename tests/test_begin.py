@@ -54,29 +54,29 @@ def test_a_model_s_decoder_alone_can_be_trained_on(phantom_recipe, phantom_run, 
     assert (tmp_path / "model" / "training_data.json").read_text() == (phantom_run / "model" / "training_data.json").read_text()
 
 
-def test_a_denoiser_learns_in_one_call_what_two_of_a_frozen_tutor_give(phantom_recipe, phantom_run, tmp_path, monkeypatch):
-    """The tutor is what it began from: here weights at random, to which words mean much."""
+def test_a_denoiser_learns_in_one_call_what_two_of_a_frozen_teacher_give(phantom_recipe, phantom_run, tmp_path, monkeypatch):
+    """The teacher is what it began from: here weights at random, to which words mean much."""
     monkeypatch.setattr(diffusion, "UNGUIDED", 0.0)
-    settings = recipe.read(phantom_recipe, ["dit.guided=2.0", "dit.guided_share=1.0", 'dit.tutor="frozen"', "dit.n_images=1600",
+    settings = recipe.read(phantom_recipe, ["dit.guided=2.0", "dit.guided_share=1.0", 'dit.teacher="frozen"', "dit.n_images=1600",
                                             "dit.batch=16", "dit.warmup=1", "dit.drop_text=0.0"]).dit
     known, encoded, read = Pixels(phantom_run / "pixels").records, latents.load(phantom_run / "latents"), stages.reader(phantom_run)
-    tutor = checkpoint.load(phantom_run / "model").dit
+    teacher = checkpoint.load(phantom_run / "model").dit
     torch.manual_seed(3)
-    for weight in tutor.parameters():
+    for weight in teacher.parameters():
         torch.nn.init.normal_(weight, std=0.1)
     watch, best, config = diffusion.fit(Stage(tmp_path, "dit", lambda text: None), encoded, known, read, 3, settings,
-                                        start=tutor.state_dict())
+                                        start=teacher.state_dict())
     assert config.guided == 2.0
     x, t = torch.randn(16, *encoded.latent.shape[1:], generator=torch.Generator().manual_seed(1)), torch.full((16,), 0.5)
     with torch.no_grad():
         tokens, pooled = read(["chest X-ray with pneumonia", "dermoscopy of a melanoma"] * 8)
         nothing, empty = (value.expand(16, *value.shape[1:]) for value in read([""]))
-        told, untold = tutor(x, t, tokens, pooled), tutor(x, t, nothing, empty)
+        told, untold = teacher(x, t, tokens, pooled), teacher(x, t, nothing, empty)
         found = best(x, t, tokens, pooled, guidance=torch.full((16,), 2.0))
     guided = untold + 3 * (told - untold)
     assert (found - guided).norm() < 0.6 * (told - guided).norm()
     newest = load_file(sorted((tmp_path / "dit").glob("checkpoint-*"))[-1])
-    assert all(torch.equal(newest[f"module.tutor.{name}"], value) for name, value in tutor.state_dict().items())
+    assert all(torch.equal(newest[f"module.teacher.{name}"], value) for name, value in teacher.state_dict().items())
 
 
 def test_sources_of_before_stay_and_none_is_counted_twice():

@@ -160,7 +160,7 @@ def test_the_plain_loop_makes_the_same_pixels(maker):
 
 def test_a_decoder_of_taesd_s_shape():
     decode = generate.taesd_shaped(4)
-    assert sum(weight.numel() for weight in decode.parameters()) == 1_222_531   # as published
+    assert sum(weight.numel() for weight in decode.parameters()) == 1_222_531   # as in diffusers' AutoencoderTiny
     assert decode(torch.zeros(1, 4, 2, 2)).shape == (1, 3, 16, 16)
 
 

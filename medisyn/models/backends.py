@@ -75,16 +75,15 @@ def compiled(model: Model, precision: str) -> Backend:
         x, t, tokens, pooled, style, *([] if guidance is None else [guidance])), decode)
 
 
-def spare(model: Model, name: str) -> None:
-    """Take from a model the weights that this backend computes without: those of its denoiser and decoder, once they lie
-    converted in the cache."""
+def drop_weights(model: Model, name: str) -> None:
+    """Take from a model the weights that this backend computes without: those of its denoiser and autoencoder, once they lie
+    converted in the cache. Whoever else holds the model has them no more either."""
     checked(name)
     if name == DEFAULT:
         return
     import openvino
     converted(openvino, openvino.Core(), model)
-    home = kept(model, openvino.__version__)
-    if all(whole(home / f"{part}.xml") for part in ("denoiser", "decoder")):
+    if len(list(kept(model, openvino.__version__).glob("*.sha256"))) == 2:   # sealed just now, or found whole
         for network in (model.dit, model.vae):
             network.to("meta")
 
@@ -187,9 +186,11 @@ def whole(model: Path) -> bool:
 
 def sealed(model: Path) -> str:
     """sha256 over a converted network's two files: OpenVINO reads damaged weights without a word. Empty where one is missing."""
+    files = (model, model.with_suffix(".bin"))
+    if not all(path.is_file() for path in files):
+        return ""
     told = hashlib.sha256()
-    for path in (model, model.with_suffix(".bin")):
-        if not path.is_file():
-            return ""
-        told.update(path.read_bytes())
+    for path in files:
+        with path.open("rb") as opened:
+            hashlib.file_digest(opened, lambda: told)   # a piece at a time
     return told.hexdigest()

@@ -74,7 +74,7 @@ class DitSettings(BaseModel):
     align_until: float = 1.0            # share of the first stretch after which alignment ends
     guided: float = 0.0                 # largest w of model guidance; 0: sampling takes two calls a step
     guided_share: float = 0.2           # of the steps, at the end, in which the network learns to guide itself
-    tutor: Literal["average", "frozen"] = "average"   # who shows guidance: the moving average, or what it was when that began
+    teacher: Literal["average", "frozen"] = "average"   # of guidance: the moving average, or what that was when guidance began
     log_images: int = 20_000
     save_seconds: float = 120.0
 
@@ -202,17 +202,17 @@ def from_disk(latents: Latents, known: list[Record], rows: np.ndarray, read: Rea
     return feed
 
 
-def guided_target(tutor: Dit, batch: Batch, x: Tensor, v: Tensor, w: Tensor, nothing: tuple[Tensor, Tensor],
+def guided_target(teacher: Dit, batch: Batch, x: Tensor, v: Tensor, w: Tensor, nothing: tuple[Tensor, Tensor],
                   frozen: bool = False) -> Tensor:
-    """v + w (v(c) - v(nothing)), both of them the tutor's: arXiv:2502.12154, eq. 9; w: (B,), 0 where nothing is told.
+    """v + w (v(c) - v(nothing)), both of them the teacher's: arXiv:2502.12154, eq. 9; w: (B,), 0 where nothing is told.
 
-    frozen: v is the tutor's v(c) as well, for w > 0: what two calls of it give, without the noise of single images. Meng et al.
+    frozen: v is the teacher's v(c) as well, for w > 0: what two calls of it give, without the noise of single images. Meng et al.
     2023, arXiv:2210.03142, eq. 3.
     """
-    none = torch.full_like(batch.style, tutor.config.n_styles)
+    none = torch.full_like(batch.style, teacher.config.n_styles)
     with torch.no_grad():
-        told = tutor(x, batch.t, batch.tokens, batch.pooled, batch.style, batch.geometry).float()
-        untold = tutor(x, batch.t, nothing[0].expand_as(batch.tokens), nothing[1].expand_as(batch.pooled), none, batch.geometry)
+        told = teacher(x, batch.t, batch.tokens, batch.pooled, batch.style, batch.geometry).float()
+        untold = teacher(x, batch.t, nothing[0].expand_as(batch.tokens), nothing[1].expand_as(batch.pooled), none, batch.geometry)
         w = w.view(-1, 1, 1, 1)
         return (torch.where(w > 0, told, v) if frozen else v) + w * (told - untold.float())
 
@@ -255,18 +255,18 @@ def fit(stage: Stage, latents: Latents, known: list[Record], read: Reader, seed:
     dit = dit.to(where)
     read = replace(read, encoder=read.encoder.to(where))
     emas = {f"ema_{width:.2f}": Ema(dit, width) for width in EMA_WIDTHS}
-    teacher = emas[f"ema_{EMA_WIDTHS[0]:.2f}"].network
-    frozen = bool(settings.guided) and settings.tutor == "frozen"
-    tutor = copy.deepcopy(teacher) if frozen else teacher
-    seen = Watch(teacher, settings.gap, settings.patience, settings.strict)
+    average = emas[f"ema_{EMA_WIDTHS[0]:.2f}"].network
+    frozen = bool(settings.guided and settings.guided_share) and settings.teacher == "frozen"
+    teacher = copy.deepcopy(average) if frozen else average
+    seen = Watch(average, settings.gap, settings.patience, settings.strict)
     project = aligner(settings.width, features).to(where) if settings.align and features else None
     more = [project] if project is not None else []
     flops = device.flops(lambda: dit(*blank(config, where))) / 2 if where.type == "cuda" else 0.0
     device.compile_blocks(where, dit, DitBlock, ConvBlock)
-    device.compile_blocks(where, tutor, DitBlock, ConvBlock)
+    device.compile_blocks(where, teacher, DitBlock, ConvBlock)
     if shards:
         stage.message(f"{stage.name}: sharded over the processes; AdamW trains all weights, as Muon is not defined on shards")
-        for network in (dit, seen.best, *(ema.network for ema in emas.values()), *([tutor] if frozen else [])):
+        for network in (dit, seen.best, *(ema.network for ema in emas.values()), *([teacher] if frozen else [])):
             sharded.shard(network, DitBlock, methods=("look",))
         for network in more:
             sharded.shard(network)
@@ -291,7 +291,7 @@ def fit(stage: Stage, latents: Latents, known: list[Record], read: Reader, seed:
             w = torch.rand(settings.batch, generator=device.generator(seed + 1, i, where), device=where)[share]
             w = settings.guided * ((w - UNGUIDED) / (1 - UNGUIDED)).clamp_min(0) * whole.told
             if frozen and i < guided_from + 1:
-                take(tutor, teacher)
+                take(teacher, average)
 
         def losses(keep: slice) -> dict[str, Tensor]:
             batch, mine = whole.part(keep), None if w is None else w[keep]
@@ -299,7 +299,7 @@ def fit(stage: Stage, latents: Latents, known: list[Record], read: Reader, seed:
             told = (batch.tokens, batch.pooled, batch.style, batch.geometry)
             with device.half(where):
                 if mine is not None:
-                    v = guided_target(tutor, batch, x, v, mine, nothing, frozen)
+                    v = guided_target(teacher, batch, x, v, mine, nothing, frozen)
                 predicted, block = dit.look(x, batch.t, *told, mine, settings.align_block if i < aligned_until else 0)
                 aligned = alignment_loss(project(block), batch.features) if i < aligned_until else None
             predicted = predicted.float()
@@ -336,13 +336,13 @@ def fit(stage: Stage, latents: Latents, known: list[Record], read: Reader, seed:
 
     def picture() -> Image.Image:
         with device.eager(where):
-            return draw(teacher)
+            return draw(average)
 
     modules: dict[str, nn.Module] = {"dit": dit} | {name: ema.network for name, ema in emas.items()} | {"watch": seen}
     if project is not None:
         modules["aligner"] = project
     if frozen:
-        modules["tutor"] = tutor
+        modules["teacher"] = teacher
     trainee = Trainee(step, modules, optimizers, picture if draw else None, validate, flops=flops, peak=device.peak(where),
                       enough=seen.enough, micro=micro, sharded=shards)
     if not train(stage, plan, trainee, resume):

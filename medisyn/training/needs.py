@@ -94,7 +94,8 @@ def steps(recipe: Recipe) -> dict[str, Step]:
 
     found = {"text": Step(text, read, t.batch, t.n_images, 0), "vae": Step(vae, rebuild, recipe.vae.batch, recipe.vae.n_images),
              "decoder": Step(nn.ModuleList([sharper, critic]), sharpen, recipe.decoder.batch, recipe.decoder.n_images),
-             "dit": Step(dit, lambda n: moved(dit, n), d.micro or d.batch, d.n_images, 3)}
+             "dit": Step(dit, lambda n: moved(dit, n), d.micro or d.batch, d.n_images,
+                         4 if d.guided and d.teacher == "frozen" else 3)}
     if d.first_side:
         small = Dit(dataclasses.replace(shape, latent_size=d.first_side // 8, position_size=size))
         first = d.first()

@@ -51,13 +51,13 @@ def opened(model: Path, folder: Path, backend: str = "torch") -> Make:
             plans[prompt] = maker.plan(prompt)
         made = making.make_all(maker, plans, [(prompt, 1, seed) for prompt, seed in orders], folder, steps, guidance,
                                     accept, True, index)
-        maker.painter.looks.append(step)  # before each step: an end within one of them
+        maker.painter.hooks.append(step)  # before each step: an end within one of them
         try:
             for one in making.write(made, folder):
                 yield Outcome(None, one.reason) if isinstance(one, synthesizer.Refused) else Outcome(one.record)
         finally:
             made.close()
-            maker.painter.looks.remove(step)
+            maker.painter.hooks.remove(step)
     return make
 
 
