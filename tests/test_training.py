@@ -130,6 +130,27 @@ def test_balanced_losses_pull_equally_hard():
     assert float(weight) == pytest.approx(3.0, rel=1e-3)
 
 
+def test_the_critic_may_learn_faster_than_the_decoder(followed, monkeypatch):
+    """Rate 0 is a critic that never moves."""
+    settings = recipe.read(followed / "tiny.toml").decoder
+    pixels = batches.Pixels(followed / "run" / "pixels")
+    moved = {}
+
+    def taken(stage, plan, trainee, resume):
+        networks = [trainee.modules[name] for name in ("vae", "critic")]
+        before = [[p.detach().clone() for p in network.parameters()] for network in networks]
+        trainee.step(60)
+        moved[rate] = [max((p.detach() - q).abs().max().item() for p, q in zip(network.parameters(), old, strict=True))
+                       for network, old in zip(networks, before, strict=True)]
+        return False
+    monkeypatch.setattr(adversary, "train", taken)
+    for rate in (0.0, 1.0, 4.0):
+        vae = stages.scaled_vae(followed / "run", sharpened=False)
+        adversary.fit(None, vae, pixels, 32, 0, settings.model_copy(update={"discriminator_rate": rate, "n_images": 10_000}))
+    assert moved[0.0][1] == 0 < moved[1.0][1] < moved[4.0][1]
+    assert moved[0.0][0] == moved[1.0][0] == moved[4.0][0] > 0
+
+
 def test_eight_turns_are_eight_pictures():
     image = torch.rand(1, 3, 4, 4)
     made = [adversary.turned(image, which) for which in range(8)]

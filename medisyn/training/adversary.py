@@ -39,6 +39,7 @@ class DecoderSettings(BaseModel):
     blocks: tuple[int, int, int] | None = None  # at 1/2, 1/4, 1/8 of the side; None: as many as before
     batch: int = 8
     learning_rate: float = 3e-4
+    discriminator_rate: float = 1.0     # its learning rate, as a multiple: one that is fooled at every step teaches nothing
     adversarial: float = 0.4            # gradient of the hinge loss at the last layer, as a share of the others'
     matching: float = 5.0               # weight of feature matching
     late: float = 0.05                  # share of n_images before the adversary has a say
@@ -156,10 +157,10 @@ def fit(stage: Stage, vae: Vae, pixels: Pixels, image_size: int, seed: int, sett
         judged = discriminator_loss(critic.scored(image)[0], critic.scored(made.detach())[0])
         judged.backward()
         average_gradients(others)
-        for optimizer in optimizers.values():
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(settings.learning_rate, i, plan.steps, 50, 0.4)
-            optimizer.step()
+        for name, times in (("decoder", 1.0), ("critic", settings.discriminator_rate)):
+            for group in optimizers[name].param_groups:
+                group["lr"] = learning_rate(times * settings.learning_rate, i, plan.steps, 50, 0.4)
+            optimizers[name].step()
         ema.update(vae, i)
         return {"closeness": closeness.detach(), "matching": matching.detach(), "critic": judged.detach(),
                 "grid": repeating.detach()}

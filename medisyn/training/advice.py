@@ -107,8 +107,8 @@ def settings(rows: Iterable[Row]) -> Iterator[tuple[str, str]]:
                                       + ": a denoiser's blocks are compiled, which bf16 gains by most")
         else:
             yield "precision", f"full, as it is: bf16 products are no faster here ({ratio:.2f} times)"
-    if value(rows, "model", "whole") is False:
-        yield "the model that ships", "its files are not those of its card; install or fetch it again"
+    for part in dict.fromkeys(row.part for row in rows if row.name == "whole" and row.value is False):
+        yield f"{part}, which ships", "its files are not those of its card; install or fetch it again"
     if value(rows, "current folder", "writable") is False:
         yield "-o", "name a folder elsewhere; the current one cannot be written into"
 
