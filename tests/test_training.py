@@ -124,6 +124,14 @@ def test_the_hinge_is_content_beyond_its_margin():
     assert adversary.discriminator_loss(0 * one, 0 * one) == 2
 
 
+def test_a_critic_that_tells_nothing_apart_is_not_heard():
+    one = torch.ones(1, 1, 2, 2)
+    assert adversary.assurance(0 * one, 0 * one) == 0
+    assert adversary.assurance(0.5 * one, 0.9 * one) == 0   # worse than nothing: what it takes for real is made
+    heard = [adversary.assurance(told * one, -told * one).item() for told in (0.05, 0.1, 0.15, 0.9)]
+    assert heard == pytest.approx([1 / 3, 2 / 3, 1, 1])
+
+
 def test_balanced_losses_pull_equally_hard():
     last = torch.ones(3, requires_grad=True)
     weight = adversary.balance((6 * last).sum(), (2 * last).sum(), last)

@@ -29,6 +29,8 @@ from medisyn.training.batches import Pixels
 from medisyn.training.ema import Ema
 from medisyn.training.run import Plan, Stage, Trainee, average, average_gradients, learning_rate, my_share, train
 
+ASSURED = 0.15   # of the hinge loss at which a critic tells nothing apart: so much less, and it is heard in full
+
 
 class DecoderSettings(BaseModel):
     """The [decoder] table of a recipe."""
@@ -96,6 +98,11 @@ def discriminator_loss(real: Tensor, made: Tensor) -> Tensor:
     return F.relu(1 - real).mean() + F.relu(1 + made).mean()
 
 
+def assurance(real: Tensor, made: Tensor) -> Tensor:
+    """How far a critic is heard, in [0, 1]: not at all where it tells nothing apart, since `balance` would make any noise loud."""
+    return ((1 - discriminator_loss(real, made) / 2) / ASSURED).clamp(0, 1)
+
+
 def fit(stage: Stage, vae: Vae, pixels: Pixels, image_size: int, seed: int, settings: DecoderSettings,
         resume: bool = True, array: Tensor | None = None) -> Vae | None:
     """Train the decoder of `vae` further; None when it was stopped before its end.
@@ -139,7 +146,7 @@ def fit(stage: Stage, vae: Vae, pixels: Pixels, image_size: int, seed: int, sett
         with device.half(where):
             made = vae.decode_raw(latent + std[share] * vae.latent_std * noise[share])
         made = made.float()
-        real_features, (scores, features) = critic.scored(image)[1], critic.scored(made)
+        (real_scores, real_features), (scores, features) = critic.scored(image), critic.scored(made)
         matching = sum(F.l1_loss(a, b) for a, b in zip(features, real_features, strict=True)) / len(features)
         closeness = reconstruction_loss(made, image)
         repeating = grid_loss(made, image)
@@ -148,6 +155,7 @@ def fit(stage: Stage, vae: Vae, pixels: Pixels, image_size: int, seed: int, sett
         if settings.spectrum:
             faithful = faithful + settings.spectrum * spectrum_loss(made, image)
         weight = settings.adversarial * balance(faithful, fooling, vae.decoder[-2].weight) if opinion else 0.0
+        weight = weight * average(assurance(real_scores, scores.detach()))
         optimizers["decoder"].zero_grad()
         (faithful + weight * fooling).backward()
         average_gradients(own)
