@@ -14,6 +14,7 @@ from medisyn.data.provenance import Provenance
 from medisyn.data.records import Record
 from medisyn.synthesizer import Accept, Plan, Refused, Synthesizer, Synthetic, name_of
 
+SMALL, LARGE = 128, 192   # pixels a side of a picture on an overview
 Many = Callable[[Sequence[tuple[Plan, Provenance]]], Iterator[Synthetic | Refused]]
 
 
@@ -59,7 +60,8 @@ def contact_sheet(folder: Path, name: str = "contact-sheet.png", title: str | No
     rows = [(text, [images.decode(Path(folder) / r.file_name) for r in mine[:each]]) for text, mine in by_prompt.items()]
     out = io.BytesIO()
     columns = max(3, min(8, max(len(p) for _, p in rows)))
-    sheets.sheet(rows, title=title, columns=columns, across=2 if len(rows) > 6 and columns < 7 else 1).save(out, "PNG")
+    tile = min(LARGE, max(SMALL, *(max(picture.size) for _, pictures in rows for picture in pictures)))
+    sheets.sheet(rows, tile, title, columns, across=2 if len(rows) > 6 and columns < 7 else 1).save(out, "PNG")
     path = Path(folder) / name
     path.write_bytes(out.getvalue())
     return path

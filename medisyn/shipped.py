@@ -3,7 +3,7 @@
 from pathlib import Path
 
 WEIGHTS = Path(__file__).parent / "weights"
-DEFAULT = "medisyn-xs"   # what is meant where no model is named
+DEFAULT = "medisyn-s"   # what is meant where no model is named
 
 
 def names() -> list[str]:

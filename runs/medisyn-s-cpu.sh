@@ -4,8 +4,8 @@
 #
 #   runs/medisyn-s-cpu.sh [RUN]          the collection is data/open, as runs/medisyn-xs.sh ingests it
 #
-# Measured so far: text 45 minutes beside two thirds of vae, each on a core; the rest of vae 30 on both; latents 15; denoiser 65 to 72 images/s
-# at 128 pixels, so an hour, and 19 to 21 at 256, so two hours. Not reached yet: decoder, recogniser.
+# Measured: text 45 minutes beside two thirds of vae, each on a core; the rest of vae 30 on both; latents 15; denoiser 65 to 72 images/s
+# at 128 pixels, so an hour, and 19 to 21 at 256, so two hours; decoder 30 minutes; recogniser 12 on one core; guard 1. Figures: runs/figures.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 run=${1:-out/medisyn-s-cpu}
@@ -21,7 +21,5 @@ one --stages vae
 wait "$text"
 both --stages latents
 both --stages dit
-one --stages decoder & decoder=$!
-one --stages recogniser
-wait "$decoder"
-one --stages model,guard
+both --stages decoder
+one --stages recogniser,model,guard

@@ -88,6 +88,17 @@ def test_an_overview_shows_a_row_a_prompt(maker, tmp_path):
         assert large.width == small.width
 
 
+def test_larger_images_are_larger_on_an_overview(maker, tmp_path):
+    widths = {}
+    for side in (16, 150, 300):
+        list(making.write(maker.generate(PROMPT, n=1), tmp_path / str(side)))
+        (file,) = (tmp_path / str(side) / "images").glob("*.png")
+        images.write_png(np.zeros((1, side, side), np.float32), file)
+        with Image.open(making.contact_sheet(tmp_path / str(side))) as paper:
+            widths[side] = paper.width
+    assert widths[150] - widths[16] == 3 * (150 - making.SMALL) and widths[300] - widths[16] == 3 * (making.LARGE - making.SMALL)
+
+
 def test_a_csv_fills_its_gaps(tmp_path):
     path = tmp_path / "prompts.csv"
     path.write_text("prompt,n,seed\nchest X-ray,3,\n\"dermoscopy, melanoma\",,9\n", encoding="utf-8-sig")
