@@ -16,6 +16,7 @@ from PIL import Image
 
 pytest.importorskip("fastapi")
 httpx = pytest.importorskip("httpx")
+from medisyn import shipped  # noqa: E402
 from medisyn.data import images, records  # noqa: E402
 from medisyn.web.settings import Limits  # noqa: E402
 
@@ -182,7 +183,9 @@ def test_picked_words_become_a_sentence_that_is_understood_alike(client):
 def test_the_vocabulary_counts_training_images(client):
     tree = client.get("/api/v1/vocabulary").json()
     kinds = {kind["name"]: kind for one in tree for kind in one["image_types"]}
-    assert kinds["chest_xray"]["support"] == 2388 and kinds["ct"]["support"] == 0
+    given = json.loads((shipped.folder() / "training_data.json").read_text())
+    assert kinds["chest_xray"]["support"] == sum(row["n_images"] for row in given if row["image_types"] == ["chest_xray"])
+    assert kinds["chest_xray"]["support"] > 2000 and kinds["ct"]["support"] == 0
     assert {"name": "pneumonia", "label": "pneumonia", "support": 1247} in kinds["chest_xray"]["findings"]
 
 
@@ -218,12 +221,12 @@ def test_dicom_is_offered_where_it_can_be_written(client, monkeypatch):
 def test_the_openai_client_gets_its_images(address):
     openai = pytest.importorskip("openai")
     with openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client:
-        assert [model.id for model in client.models.list()] == ["medisyn-xs"]
-        answer = client.images.generate(model="medisyn-xs", prompt="chest X-ray with pneumonia", n=2, extra_body={"seed": 77})
+        assert [model.id for model in client.models.list()] == [shipped.DEFAULT]
+        answer = client.images.generate(model=shipped.DEFAULT, prompt="chest X-ray with pneumonia", n=2, extra_body={"seed": 77})
         assert [Image.open(io.BytesIO(base64.b64decode(one.b64_json))).size for one in answer.data] == [(16, 16)] * 2
         by_url = client.images.generate(prompt="chest X-ray with pneumonia", response_format="url", extra_body={"seed": 77})
         assert httpx.get(by_url.data[0].url).content == base64.b64decode(answer.data[0].b64_json)
-        with pytest.raises(openai.BadRequestError, match="size should be 128x128"):
+        with pytest.raises(openai.BadRequestError, match="size should be 256x256"):
             client.images.generate(prompt="chest X-ray", size="1024x1024")
         with pytest.raises(openai.NotFoundError, match="dall-e-3"):
             client.images.generate(prompt="chest X-ray", model="dall-e-3")
