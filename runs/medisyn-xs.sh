@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From raw public datasets to the model that ships: every command, in order. Each resumes where it stopped.
+# From raw public datasets to MediSyn-XS, the quick model that ships: every command, in order. Each resumes where it stopped.
 #
 #   runs/medisyn-xs.sh DATASETS [RUN]
 #
@@ -34,15 +34,8 @@ wait
 # The decoder once more, against the grid that its adversary leaves; all else is kept.
 "$medisyn" train recipes/medisyn-xs-decoder.toml -o "$run-decoder" --set start="$run/model" --set model.name=medisyn-xs
 
-# The figures of docs/model.md, beside the same on unseen real images; then the card, and the model's place in the package.
+# The figures beside the same on unseen real images; then the card, and the model's place in the package.
 model=$run-decoder/model
-"$python" benchmarks/recognition.py --real data/open --model "$model" -o out/recognition --each 12 --judge out/judge/judge.safetensors
-"$python" benchmarks/novelty.py --synthetic out/recognition/synthetic --real data/open \
-    --judge out/judge/judge.safetensors -o out/novelty
-"$python" benchmarks/held_out.py --model "$model" --real data/open -o docs/figures --private out/held-out
-cp out/recognition/results.md docs/figures/recognition.md
-cp out/novelty/novelty.md docs/figures/novelty.md
-cp "$run"/vae/loss.png docs/figures/loss-vae.png
-cp "$run"/dit/loss.png docs/figures/loss-dit.png
-"$medisyn" card "$model" --figures docs/figures
+runs/figures.sh "$model" out/figures-xs
+"$medisyn" card "$model" --figures out/figures-xs/figures
 rm -rf medisyn/weights/medisyn-xs && mkdir -p medisyn/weights && cp -r "$model" medisyn/weights/medisyn-xs

@@ -78,7 +78,7 @@ def test_damaged_weights_are_noticed(monkeypatch, tmp_path):
     whole = next(row for row in found if row.name == "whole")
     assert whole.value is False
     assert "fetch the weights again" in whole.missing
-    assert ("model, which ships", "its files are not those of its card; install or fetch it again") in advice.settings(found)
+    assert ("model", "it ships, but its files are not those of its card; install or fetch it again") in advice.settings(found)
 
 
 def test_torch_that_does_not_work_is_an_exit_of_one(call, monkeypatch):

@@ -154,8 +154,10 @@ def fit(stage: Stage, vae: Vae, pixels: Pixels, image_size: int, seed: int, sett
         faithful = closeness + opinion * settings.matching * matching + settings.grid * repeating
         if settings.spectrum:
             faithful = faithful + settings.spectrum * spectrum_loss(made, image)
-        weight = settings.adversarial * balance(faithful, fooling, vae.decoder[-2].weight) if opinion else 0.0
-        weight = weight * average(assurance(real_scores, scores.detach()))
+        weight = 0.0
+        if opinion:
+            heard = average(assurance(real_scores, scores.detach()))
+            weight = settings.adversarial * heard * balance(faithful, fooling, vae.decoder[-2].weight)
         optimizers["decoder"].zero_grad()
         (faithful + weight * fooling).backward()
         average_gradients(own)

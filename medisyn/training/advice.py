@@ -108,7 +108,7 @@ def settings(rows: Iterable[Row]) -> Iterator[tuple[str, str]]:
         else:
             yield "precision", f"full, as it is: bf16 products are no faster here ({ratio:.2f} times)"
     for part in dict.fromkeys(row.part for row in rows if row.name == "whole" and row.value is False):
-        yield f"{part}, which ships", "its files are not those of its card; install or fetch it again"
+        yield part, "it ships, but its files are not those of its card; install or fetch it again"
     if value(rows, "current folder", "writable") is False:
         yield "-o", "name a folder elsewhere; the current one cannot be written into"
 
