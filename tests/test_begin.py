@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -77,6 +78,19 @@ def test_a_denoiser_learns_in_one_call_what_two_of_a_frozen_teacher_give(phantom
     assert (found - guided).norm() < 0.6 * (told - guided).norm()
     newest = load_file(sorted((tmp_path / "dit").glob("checkpoint-*"))[-1])
     assert all(torch.equal(newest[f"module.teacher.{name}"], value) for name, value in teacher.state_dict().items())
+
+
+def test_with_all_in_memory_the_scale_is_the_model_s_and_the_clusters_where_they_are_the_same(phantom_recipe, phantom_run, tmp_path):
+    """The second run has the latents of the model's own: none of its clusters is looked for among the model's."""
+    settings = recipe.read(phantom_recipe, [f"start={json.dumps(str(phantom_run / 'model'))}", "resident=true", "dit.n_images=8",
+                                            "dit.learning_rate=0.0", "dit.matrix_learning_rate=0.0"])
+    shutil.copytree(phantom_run / "latents", tmp_path / "same" / "latents")
+    for name in ("own", "same"):
+        stages.run(settings, tmp_path / name, stages=("latents", "dit", "model"))
+    before, own, again = (checkpoint.load(folder / "model") for folder in (phantom_run, tmp_path / "own", tmp_path / "same"))
+    assert own.vae.config == again.vae.config == before.vae.config
+    assert own.support != before.support and not same(own.dit, before.dit)
+    assert again.support == before.support and same(again.dit, before.dit)
 
 
 def test_sources_of_before_stay_and_none_is_counted_twice():

@@ -1,7 +1,7 @@
 """Begin: a run goes on from a model folder; its words and its autoencoder are kept, its denoiser is trained further.
 
-The new run finds style clusters of its own among its images. Each begins as that one of the model's clusters under
-which the model explains its images best.
+The new run finds style clusters of its own among its images. Where they are not the model's own, each begins as that one of
+the model's clusters under which the model explains its images best.
 """
 
 import json

@@ -6,7 +6,7 @@ numbers an image, and gathered where the data lie.
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -221,10 +221,11 @@ def varied(image: Tensor, how: list[Variation | None]) -> Tensor:
 @torch.no_grad()
 def encode(vae: Vae, pixels: Pixels, array: Tensor, folder: Path, image_size: int, first_side: int, seed: int,
            settings: LatentSettings, progress: Callable[[int, int], None] = lambda done, total: None,
-           block: int = 128) -> tuple[Latents, VaeConfig]:
+           block: int = 128, keep_scale: bool = False) -> tuple[Latents, VaeConfig]:
     """All variants at image_size and, where first_side is not 0, the same ones at that side, with the encoder's features.
 
     Where the folder holds `before.npz`, the index of an earlier encoding of the same images, its scale and its styles stay.
+    keep_scale: the autoencoder has a scale already, which a denoiser has learnt with.
     Several processes encode a share each; rank 0 puts them together, the others return what it wrote. Blocks that an
     interrupted start has encoded are not encoded again.
     """
@@ -256,7 +257,8 @@ def encode(vae: Vae, pixels: Pixels, array: Tensor, folder: Path, image_size: in
     marker = folder / f"encoded-{follows(f'{seed} {settings}'.encode(), vae)}.npy"
     raw = dict(zip(sides, in_shares(shapes, marker, len(plan), block, fill, progress), strict=False))
     if rank() == 0:
-        together(raw, pixels, rows, how, folder, image_size, first_side, seed, settings)
+        scale = (vae.config.latent_mean, vae.config.latent_std) if keep_scale else None
+        together(raw, pixels, rows, how, folder, image_size, first_side, seed, settings, scale)
     wait()
     with np.load(folder / "index.npz") as index:
         mean, std = index["mean"], index["std"]
@@ -264,8 +266,10 @@ def encode(vae: Vae, pixels: Pixels, array: Tensor, folder: Path, image_size: in
 
 
 def together(raw: dict[int, np.ndarray], pixels: Pixels, rows: np.ndarray, how: list[Variation | None], folder: Path,
-             image_size: int, first_side: int, seed: int, settings: LatentSettings) -> None:
-    """The encoded latents (by side) with their scale taken out, and the index of what they are."""
+             image_size: int, first_side: int, seed: int, settings: LatentSettings,
+             scale: tuple[Sequence[float], Sequence[float]] | None = None) -> None:
+    """The encoded latents (by side) with their scale taken out, and the index of what they are. scale: mean and deviation that
+    are known, each of c channels; None: these images' own."""
     train = np.array([pixels.records[row].split == "train" for row in rows])
     before = folder / "before.npz"
     if before.is_file():
@@ -275,7 +279,7 @@ def together(raw: dict[int, np.ndarray], pixels: Pixels, rows: np.ndarray, how: 
             raise ValueError(f"{before} is the index of other images; delete it, or take the images of the earlier run")
         mean, std, style, n_styles = kept["mean"], kept["std"], kept["style"], int(kept["n_styles"])
     else:
-        mean, std = scale_of(raw[image_size], train)
+        mean, std = (np.array(part, np.float32) for part in scale) if scale else scale_of(raw[image_size], train)
     latent = normalised(raw[image_size], mean, std, folder / "latents.npy")
     if first_side:
         normalised(raw[first_side], mean, std, folder / "first.npy")

@@ -70,6 +70,6 @@ class Recipe(BaseModel):
                                  "raise data.packed_side or lower it")
         if not self.resident and (self.dit.first_side or self.vae.features):
             raise ValueError("dit.first_side and vae.features need resident = true")
-        if self.start and (self.dit.first_side or self.resident):
-            raise ValueError("start goes on from a finished model; take dit.first_side and resident out of the recipe")
+        if self.start and self.dit.first_side:
+            raise ValueError("start goes on from a finished model; take dit.first_side out of the recipe")
         return self

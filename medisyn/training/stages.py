@@ -220,7 +220,7 @@ def do_latents(recipe: Recipe, folder: Path, stage: Stage, pixels: Pixels, resum
     vae, array = kept(folder / "vae", Vae, VaeConfig), squares_of(recipe, folder)
     if array is not None:
         _, config = resident.encode(vae, pixels, array, stage.folder, recipe.image_size, recipe.dit.first_side, recipe.seed,
-                                    recipe.latents, counter("latents"))
+                                    recipe.latents, counter("latents"), keep_scale=recipe.start is not None)
     elif rank() == 0:
         _, config = latents.encode(vae, pixels, stage.folder, recipe.image_size, recipe.seed, recipe.latents,
                                    counter("latents"), keep_scale=recipe.start is not None)
@@ -254,7 +254,9 @@ def do_dit(recipe: Recipe, folder: Path, stage: Stage, pixels: Pixels, resume: b
     if recipe.start:
         model = begin.opened(recipe.start)
         settings = begin.shaped(settings, model)
-        start = None if resume and stage.checkpoints() else begin.denoiser(model, read, encoded, known, recipe.seed)
+        if not (resume and stage.checkpoints()):
+            same = support_with_styles(pixels, encoded) == model.support
+            start = model.dit.state_dict() if same else begin.denoiser(model, read, encoded, known, recipe.seed)
     feed = None if captions is None else resident.feed(encoded, known, captions, recipe.seed, settings, where)
     real = previews.known(folder, pixels, recipe.seed) if settings.nearest and (
         rank() == 0 or recipe.parallel == "sharded") else None
@@ -349,10 +351,16 @@ def support_with_styles(pixels: Pixels, encoded: Latents) -> list[list]:
     return list(table.values())
 
 
+def images_seen(folder: Path) -> int:
+    """The images that a run's denoiser has learnt from, in both stretches; 0 where it was not trained here."""
+    first, log = folder / "dit-first" / "done.json", folder / "dit" / "log.jsonl"
+    seen = json.loads(first.read_text())["n_images"] if first.is_file() else 0
+    return seen + (json.loads(log.read_text().splitlines()[-1])["n_images"] if log.is_file() else 0)
+
+
 def export(recipe: Recipe, folder: Path, pixels: Pixels, dit: Dit, out: Path) -> Path:
     """Everything trained so far as a model folder."""
-    settings, logs = recipe.model, [folder / name / "log.jsonl" for name in ("dit-first", "dit")]
-    n_images = sum(json.loads(log.read_text().splitlines()[-1])["n_images"] for log in logs if log.is_file())
+    settings, n_images = recipe.model, images_seen(folder)
     n_images += (begun := begin.opened(recipe.start)).card.n_images if recipe.start else 0
     card = checkpoint.Card(settings.name, recipe.image_size, settings.steps, settings.guidance, settings.sampler, settings.licence,
                            n_images, settings.shift, dit.config.guided,
