@@ -80,7 +80,7 @@ def test_a_denoiser_learns_in_one_call_what_two_of_a_frozen_teacher_give(phantom
     assert all(torch.equal(newest[f"module.teacher.{name}"], value) for name, value in teacher.state_dict().items())
 
 
-def test_with_all_in_memory_the_scale_is_the_model_s_and_the_clusters_where_they_are_the_same(phantom_recipe, phantom_run, tmp_path):
+def test_in_memory_the_scale_is_the_model_s_and_so_are_clusters_of_the_same_latents(phantom_recipe, phantom_run, tmp_path):
     """The second run has the latents of the model's own: none of its clusters is looked for among the model's."""
     settings = recipe.read(phantom_recipe, [f"start={json.dumps(str(phantom_run / 'model'))}", "resident=true", "dit.n_images=8",
                                             "dit.learning_rate=0.0", "dit.matrix_learning_rate=0.0"])
