@@ -25,7 +25,8 @@ from medisyn.training.run import Stage, Trainee
 TINY = ["resident=true", "image_size=64", "data.packed_side=64", "vae.crop=32", "vae.similarity=0.2", "vae.spectrum=0.05",
         "vae.features=0.5", "vae.features_images=32", "latents.each_type=20", "dit.first_side=32", "dit.first_images=32",
         "dit.first_batch=16", "dit.align=0.5", "dit.align_block=1", "dit.guided=1.5", "dit.guided_share=0.5", "dit.captions=2",
-        "dit.depth=2", "text.n_images=32", "text.log_images=32", "vae.n_images=32", "decoder.n_images=8", "dit.n_images=32"]
+        "dit.guided_least=-9", "dit.depth=2",
+        "text.n_images=32", "text.log_images=32", "vae.n_images=32", "decoder.n_images=8", "dit.n_images=32"]
 CONFIG = DitConfig(4, 8, 32, 2, 2, 16, 24, 3, 5)
 cpu = torch.device("cpu")
 

@@ -74,6 +74,7 @@ class DitSettings(BaseModel):
     align_until: float = 1.0            # share of the first stretch after which alignment ends
     guided: float = 0.0                 # largest w of model guidance; 0: sampling takes two calls a step
     guided_share: float = 0.2           # of the steps, at the end, in which the network learns to guide itself
+    guided_least: float = 0.5           # share of the guidance of two calls that one must give; under it the model takes two
     teacher: Literal["average", "frozen"] = "average"   # of guidance: the moving average, or what that was when guidance began
     log_images: int = 20_000
     save_seconds: float = 120.0
@@ -160,13 +161,18 @@ def direction_loss(predicted: Tensor, true: Tensor) -> Tensor:
     return 1 - F.cosine_similarity(predicted.flatten(1), true.flatten(1))
 
 
+def fixed(latents: Latents, rows: np.ndarray, where: torch.device) -> tuple[Tensor, Tensor]:
+    """The first variant of each packed image, (n, c, h, w), and its style cluster, (n,)."""
+    first = {int(r): m for m, r in reversed(list(enumerate(latents.row)))}
+    data = np.stack([latents.latent[first[int(r)]] for r in rows]).astype(np.float32)
+    return torch.from_numpy(data).to(where), torch.from_numpy(np.array([latents.style[first[int(r)]] for r in rows])).to(where)
+
+
 @torch.no_grad()
 def watched_loss(dit: Dit, read: Reader, latents: Latents, known: list[Record], rows: np.ndarray, seed: int) -> float:
     """Flow loss of fixed images, noises and times: comparable over training and between splits."""
-    first = {int(r): m for m, r in reversed(list(enumerate(latents.row)))}
     where = dit.last.weight.device
-    data = torch.from_numpy(np.stack([latents.latent[first[int(r)]] for r in rows]).astype(np.float32)).to(where)
-    style = torch.from_numpy(np.array([latents.style[first[int(r)]] for r in rows])).to(where)
+    data, style = fixed(latents, rows, where)
     tokens, pooled = read([prompts.canonical(known[r]) for r in rows])
     generator = torch.Generator().manual_seed(seed)
     losses = []

@@ -34,6 +34,7 @@ from medisyn.training import (
     begin,
     device,
     diffusion,
+    folding,
     latents,
     pnet,
     previews,
@@ -268,7 +269,11 @@ def do_dit(recipe: Recipe, folder: Path, stage: Stage, pixels: Pixels, resume: b
         return False
     watch, best, config = fitted
     say(f"dit: {watch.told()}")
-    keep(stage, best, config, memorising=watch.published())
+    facts: dict = {"memorising": watch.published()}
+    if config.guided and rank() == 0:
+        facts["guidance_learnt"] = round(folding.learnt(best, read, encoded, known, recipe.seed), 4)
+        config = (best := folding.checked(best, settings.guided_least, facts["guidance_learnt"], say)).config
+    keep(stage, best, config, **facts)
     return True
 
 
