@@ -2,6 +2,7 @@
 
 import csv
 import io
+import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -185,6 +186,13 @@ def test_what_a_blur_takes_is_missing_from_fine_detail_first():
     assert found["fine"] < found["middle"] - 3 < -3
     halved = texture.missing((real // 2), real, kinds)
     assert halved["fine"] == pytest.approx(-6.0, abs=0.1)                 # half the amplitude, a quarter of the power
+
+
+def test_a_process_s_memory_is_its_own_and_not_that_of_who_began_it():
+    held = bytearray(b"x") * 300 * 2**20
+    code = f"import sys; sys.path.insert(0, {str(ROOT / 'benchmarks')!r}); import generate; print(generate.peak_mib())"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert len(held) == 300 * 2**20 and 5 < float(found.stdout) < 290
 
 
 def test_numbers_of_steps_are_compared_with_the_most_guided_always(maker):

@@ -13,8 +13,8 @@ from medisyn.training import folding, latents, stages
 from medisyn.training.batches import Pixels
 
 
-class Told:
-    """Gives a share of the guidance that its own two calls give; says how it was called."""
+class Sharing:
+    """A denoiser that gives in one call a share of the guidance of its own two calls."""
 
     def __init__(self, encoded: latents.Latents, share: float):
         self.config = SimpleNamespace(guided=2.0, n_styles=encoded.n_styles)
@@ -29,7 +29,7 @@ class Told:
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 def test_what_one_call_gives_of_two_is_measured(phantom_run, share):
     encoded = latents.load(phantom_run / "latents")
-    found = folding.learnt(Told(encoded, share), stages.reader(phantom_run), encoded, Pixels(phantom_run / "pixels").records, 3)
+    found = folding.learnt(Sharing(encoded, share), stages.reader(phantom_run), encoded, Pixels(phantom_run / "pixels").records, 3)
     assert found == pytest.approx(share, abs=1e-3)
 
 

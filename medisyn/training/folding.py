@@ -28,8 +28,8 @@ def learnt(dit: Dit, read: Reader, latents: Latents, known: list[Record], seed: 
     where, n = dit.last.weight.device, len(rows)
     data, style = fixed(latents, rows, where)
     none = torch.full_like(style, dit.config.n_styles)
-    told = read([prompts.canonical(known[r]) for r in rows])
-    nothing = [value.expand(n, *value.shape[1:]) for value in read([""])]
+    told = [value.to(where) for value in read([prompts.canonical(known[r]) for r in rows])]  # a joined network is back on the CPU
+    nothing = [value.to(where).expand(n, *value.shape[1:]) for value in read([""])]
     generator, w, along, whole = torch.Generator().manual_seed(seed), dit.config.guided, 0.0, 0.0
     for t in WATCHED_TIMES:
         at = torch.full((n,), t, device=where)
