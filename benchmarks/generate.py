@@ -6,7 +6,8 @@ The plain loop has the same weights: 25 Euler steps, guidance as two network cal
 with a decoder of TAESD's shape, which small pipelines have, and random weights: its time counts. Beside them stands our loop with
 just that work: guided at every step (in one call, where the network guides itself), no noise added to the latent; and our own
 settings computed by OpenVINO, where it is installed, in full precision and, where the CPU has units for it, in bf16.
-All ways take turns within one process a thread count, so that a busy machine slows them alike.
+All ways take turns within one process a number of cores, so that a busy machine slows them alike. Ours are as users call them, one
+thread an image and a second one in guided steps where a core is idle; the plain loop has as many torch threads as cores.
 """
 
 import argparse
@@ -26,7 +27,8 @@ import intervals
 
 PROMPT = "chest X-ray with pneumonia"
 PLAIN_STEPS = 25
-OWN, SAME_STEPS, PLAIN = ("medisyn, its own settings", f"medisyn, {PLAIN_STEPS} Euler steps",
+GOAL_STEPS = 8
+OWN, FEWER, SAME_STEPS, PLAIN = ("medisyn, its own settings", f"medisyn, {GOAL_STEPS} steps", f"medisyn, {PLAIN_STEPS} Euler steps",
                                  f"plain loop, {PLAIN_STEPS} Euler steps")
 PLAIN_TAESD = f"{PLAIN}, a decoder of TAESD's shape"
 
@@ -75,10 +77,14 @@ def taesd_shaped(channels: int) -> Callable:
                          nn.Conv2d(64, 3, 3, padding=1)).eval()
 
 
-def own(maker: object) -> Callable[[int], object]:
-    """A synthesizer with its own settings: seed -> pixels."""
+def own(maker: object, *settings: object) -> Callable[[int], object]:
+    """A synthesizer with its own settings, or (steps, guidance, sampler): seed -> pixels."""
     plan = maker.plan(PROMPT)
-    return lambda seed: maker.make(plan, maker.settings(plan, seed)).image
+
+    def image(seed: int) -> object:
+        (one,) = maker.many([(plan, maker.settings(plan, seed, *settings))], look=False)
+        return one.image
+    return image
 
 
 def ways(maker: object, only: str | None = None) -> dict[str, Callable[[int], object]]:
@@ -99,32 +105,32 @@ def ways(maker: object, only: str | None = None) -> dict[str, Callable[[int], ob
             return plain_loop(maker.model, gray, how.read_as, noise, how.style, guidance, decode=decode)
         return image
 
-    found = {OWN: own(maker), SAME_STEPS: lambda seed: same.make(plan, same.settings(plan, seed, PLAIN_STEPS, None, "euler")).image,
-             PLAIN: plain()}
+    found = {OWN: own(maker), FEWER: own(maker, GOAL_STEPS), SAME_STEPS: own(same, PLAIN_STEPS, None, "euler"), PLAIN: plain()}
     if only in (None, PLAIN_TAESD):
         found[PLAIN_TAESD] = plain(taesd_shaped(maker.model.dit.config.latent_channels))
     for name in backends.PRECISIONS:
         if only is None:
             try:
-                found[f"{OWN}, {name}"] = own(synthesizer.Synthesizer(maker.model, maker.version, name))
+                other = synthesizer.Synthesizer(maker.model, maker.version, name)
+                found |= {f"{OWN}, {name}": own(other), f"{FEWER}, {name}": own(other, GOAL_STEPS)}
             except ValueError as error:   # it is not installed, or the CPU has no such units
                 tell(f"generate: {name} is left out: {error}")
     return found
 
 
-def work(model: Path, threads: int, rounds: int, only: str | None) -> dict:
+def work(model: Path, cores: int, rounds: int, only: str | None) -> dict:
     """Measured inside a fresh process: seconds of each way in each round, peak memory, how far apart the pixels lie."""
     import torch
-    torch.set_num_threads(threads)
+    torch.set_num_threads(cores)
     from medisyn import synthesizer
     from medisyn.models import backends
     before = peak_mib()
     started = time.perf_counter()
-    backend = next((name for name in backends.PRECISIONS if only == f"{OWN}, {name}"), backends.DEFAULT)
+    backend = next((name for name in backends.PRECISIONS if only and only.endswith(f", {name}")), backends.DEFAULT)
     maker = synthesizer.load(model, backend=backend)
     loading = time.perf_counter() - started
     tried = {name: way for name, way in ways(maker, only).items() if only in (None, name)} if backend == backends.DEFAULT \
-        else {only: own(maker)}
+        else {only: own(maker, *([GOAL_STEPS] if only.startswith(FEWER) else []))}
     first = {name: way(0) for name, way in tried.items()}  # warm up; the seed on which they are compared
     seconds: dict[str, list[float]] = {name: [] for name in tried}
     for k in range(rounds):
@@ -148,34 +154,40 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
 
 
-def fresh(model: Path, threads: int, rounds: int, only: str | None = None) -> dict:
+def fresh(model: Path, cores: int, rounds: int, only: str | None = None) -> dict:
     """`work` in a process of its own."""
-    command = [sys.executable, __file__, "--model", str(model), "--rounds", str(rounds), "--worker", str(threads)]
+    command = [sys.executable, __file__, "--model", str(model), "--rounds", str(rounds), "--worker", str(cores)]
     command += ["--only", only] if only else []
-    done = subprocess.run(command, capture_output=True, text=True, env=limited(threads))
+    done = subprocess.run(command, capture_output=True, text=True, **limited(cores))
     if done.returncode:
         raise RuntimeError(f"the measurement failed: {done.stderr.strip().splitlines()[-1]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def cold(model: Path, threads: int, folder: Path, times: int) -> list[float]:
-    """Seconds of `medisyn generate` for one image, from the shell to the file."""
+def cold(model: Path, cores: int, folder: Path, times: int, images: int) -> list[float]:
+    """Seconds of `medisyn generate`, from the shell to the last file."""
     found = []
     for k in range(times):
-        command = [sys.executable, "-m", "medisyn", "generate", PROMPT, "--seed", str(k), "--model", str(model),
-                   "-o", str(folder / f"cold-{threads}-{time.time_ns()}")]
+        command = [sys.executable, "-m", "medisyn", "generate", PROMPT, "--seed", str(k * images), "-n", str(images),
+                   "--model", str(model), "-o", str(folder / f"cold-{cores}-{time.time_ns()}")]
         started = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True, env=limited(threads))
+        subprocess.run(command, check=True, capture_output=True, **limited(cores))
         found.append(time.perf_counter() - started)
     return found
 
 
-def limited(threads: int) -> dict[str, str]:
-    """The environment with so many threads, and this repository to import from."""
+def limited(cores: int) -> dict:
+    """How `subprocess` begins a process that may use so many cores, and imports from this repository."""
     home = str(Path(__file__).resolve().parent.parent)
     paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads),
-            "PYTHONPATH": os.pathsep.join(paths)}
+    found = {"env": {**os.environ, "OMP_NUM_THREADS": str(cores), "MKL_NUM_THREADS": str(cores),
+                     "PYTHONPATH": os.pathsep.join(paths)}}
+    if hasattr(os, "sched_setaffinity"):
+        mine = sorted(os.sched_getaffinity(0))
+        if cores > len(mine):
+            raise ValueError(f"--cores {cores} expects so many processors, this process may use {len(mine)}; ask for fewer")
+        found["preexec_fn"] = lambda: os.sched_setaffinity(0, mine[:cores])
+    return found
 
 
 def spread(values: list[float]) -> str:
@@ -186,7 +198,7 @@ def report(result: dict) -> str:
     lines = [f"# Speed and memory: {result['model']}\n",
              f"{result['machine']}; load average {result['load_average'][0]:.1f} when it began. {result['settings']}. "
              "Median (least to most) of runs in turns; how many times as fast is the median over the turns.\n"]
-    for threads, found in result["threads"].items():
+    for cores, found in result["cores"].items():
         turns, alone = found["turns"], found["alone"]
         rows = []
         for name in turns["seconds"]:
@@ -196,8 +208,8 @@ def report(result: dict) -> str:
             rows.append((name, spread(mine), *(f"{times:.2f}" for times in faster), f"{alone[name]['peak_mib']:.0f}"))
         head = ("way", "seconds an image, warm", "times as fast as the plain loop", "as that with TAESD's shape",
                 "peak memory, MiB")
-        lines += [f"## {threads} thread{'s' if threads != '1' else ''}\n", intervals.table(head, rows),
-                  f"Cold, from the shell to the PNG: {spread(found['cold'])} s. "
+        lines += [f"## {cores} core{'s' if cores != '1' else ''}\n", intervals.table(head, rows),
+                  f"Cold, from the shell to the PNG: {spread(found['cold'])} s, four images {spread(found['cold_four'])} s. "
                   f"Loading the model: {turns['loading']:.2f} s. Imports alone: {turns['imports_mib']:.0f} MiB.\n"]
         if turns["largest_gap_levels"] is not None:
             lines.append(f"Same weights, same steps: the plain loop's pixels differ from medisyn's by at most "
@@ -211,7 +223,7 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, default=Path("out/speed"))
     parser.add_argument("--rounds", type=int, default=9, help="warm images of each way")
     parser.add_argument("--cold", type=int, default=3, help="cold starts")
-    parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--cores", default="1,2")
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--only", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -223,15 +235,16 @@ def main() -> None:
     card = dataclasses.asdict(model.card)
     calls = "one network call" if card["guided"] else "up to two network calls"
     result = {"model": card["name"], "digest": model.digest, "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-              "load_average": os.getloadavg(), "threads": {},
+              "load_average": os.getloadavg(), "cores": {},
               "settings": f"Own settings: {card['steps']} steps, {card['sampler']}, guidance {card['guidance']}, "
                           f"{card['image_size']} pixels, {calls} a step"}
-    for threads in map(int, args.threads.split(",")):
-        tell(f"generate: {threads} thread(s)")
-        turns = fresh(args.model, threads, args.rounds)
-        result["threads"][str(threads)] = {
-            "turns": turns, "alone": {name: fresh(args.model, threads, 1, name) for name in turns["seconds"]},
-            "cold": cold(args.model, threads, args.out / "cold", args.cold)}
+    for cores in map(int, args.cores.split(",")):
+        tell(f"generate: {cores} core(s)")
+        turns = fresh(args.model, cores, args.rounds)
+        result["cores"][str(cores)] = {
+            "turns": turns, "alone": {name: fresh(args.model, cores, 1, name) for name in turns["seconds"]},
+            "cold": cold(args.model, cores, args.out / "cold", args.cold, 1),
+            "cold_four": cold(args.model, cores, args.out / "cold", args.cold, 4)}
     intervals.write(args.out, "speed", result, report(result))
     tell(f"wrote {args.out / 'speed.md'} and speed.json")
 

@@ -22,7 +22,7 @@ import torch
 from intervals import table, write
 from judge import tell
 
-from medisyn import painters, synthesizer
+from medisyn import cores, painters, synthesizer
 from medisyn.data import images, prompts, records, vocabulary
 from medisyn.data.provenance import Provenance
 from medisyn.data.records import Record
@@ -95,7 +95,7 @@ def rows_of(folder: Path, chosen: Sequence[Record], real: np.ndarray, backend: s
     for n, since, until, noise in ways_of(model.card, steps):
         card = dataclasses.replace(model.card, guidance_from=since, guidance_until=until, texture=noise)
         paint = painters.own(dataclasses.replace(model, card=card), backend).paint
-        with ThreadPoolExecutor(synthesizer.cores()) as pool:
+        with ThreadPoolExecutor(cores.cores()) as pool:
             exact = [dataclasses.replace(how, steps=n) for how in hows]
             made = torch.stack(list(pool.map(paint, exact, [how.seed for how in hows])))
         row(f"{n} steps, guidance {card.guidance:g} from {since:g} to {until:g}, noise {noise:g}", to_squares(made, kinds))

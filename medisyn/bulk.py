@@ -13,6 +13,7 @@ import torch
 
 import medisyn
 from medisyn import shipped, synthesizer
+from medisyn.cores import CORES
 from medisyn.data import engine
 from medisyn.data.provenance import Provenance
 from medisyn.making import Many
@@ -54,7 +55,8 @@ def paint(task: tuple[Opening, Plan, Provenance]) -> Synthetic | Refused:
     """What a process does for one image."""
     opening, plan, how = task
     torch.set_num_threads(1)
-    return opened(opening)(plan, how)
+    with CORES.working(alone=False):   # the other cores are other processes'
+        return opened(opening)(plan, how)
 
 
 def many(opening: Opening, run_on: str, address: str | None = None, order: list[str] | None = None,

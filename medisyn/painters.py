@@ -1,7 +1,8 @@
 """Painters: what a synthesizer needs of a model, whether it is MediSyn's own or rests on a pretrained base.
 
 A painter knows how a sentence is best put to its network and how a provenance becomes pixels. Every image is computed
-alone, on as many threads as the caller allows.
+alone, on as many threads as the caller allows; a guided step of MediSyn's own models calls its network twice, side by side where a
+core is idle (`cores.py`).
 """
 
 import hashlib
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from medisyn import flow, samplers, velocities
+from medisyn.cores import CORES
 from medisyn.data import facts
 from medisyn.data.provenance import Provenance
 from medisyn.data.understanding import Understanding
@@ -93,17 +95,19 @@ def own(model: Model, backend: str = backends.DEFAULT) -> Painter:
         none = dit.config.n_styles
         style = torch.tensor([none if how.style is None else how.style, none])
 
-        def velocity(keep: slice) -> flow.Velocity:
-            return lambda x, t: computed.velocity(x, t, tokens[keep], pooled[keep], style[keep], None)
+        def velocity(row: int) -> flow.Velocity:
+            keep = slice(row, row + 1)
+            return torch.no_grad()(lambda x, t: computed.velocity(x, t, tokens[keep], pooled[keep], style[keep], None))
+        told, nothing = velocity(0), velocity(1)
 
         def guides(t: Tensor) -> bool:
             return card.guidance_from <= float(t[0]) <= card.guidance_until
 
         def both(x: Tensor, t: Tensor) -> Tensor:
             if not guides(t):
-                return velocity(slice(0, 1))(x, t)
-            plain, told = velocity(slice(None))(x.expand(2, -1, -1, -1), t.expand(2)).flip(0).split(1)
-            return plain.lerp(told, how.guidance)
+                return told(x, t)
+            wanted, plain = CORES.pair(lambda: told(x, t), lambda: nothing(x, t))
+            return plain.lerp(wanted, how.guidance)
 
         noise = samplers.seeded_noise([seed], shape)
         if dit.config.guided:  # it adds the guidance itself: one call a step
@@ -111,10 +115,11 @@ def own(model: Model, backend: str = backends.DEFAULT) -> Painter:
                 w = torch.tensor([how.guidance - 1 if guides(t) else 0.0])
                 return computed.velocity(x, t, tokens[:1], pooled[:1], style[:1], w)
         else:
-            drive = velocity(slice(0, 1)) if how.guidance == 1 else both
-        latent = samplers.SAMPLERS[how.sampler](hooked(drive, hooks), noise, flow.times(how.steps, card.shift))
-        latent = samplers.textured(latent, [seed], card.texture)
-        return computed.decode(latent).clamp(-1, 1)[0]
+            drive = told if how.guidance == 1 else both
+        with CORES.working():
+            latent = samplers.SAMPLERS[how.sampler](hooked(drive, hooks), noise, flow.times(how.steps, card.shift))
+            latent = samplers.textured(latent, [seed], card.texture)
+            return computed.decode(latent).clamp(-1, 1)[0]
 
     guided = model.dit.config.guided
     return Painter(paint, lambda prompt, understood, plain: prompt if alike(prompt, understood) else plain,

@@ -8,7 +8,6 @@ words instead, so that what is said to be understood is what is drawn.
 
 import dataclasses
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import torch
 from PIL import Image
 
 from medisyn import painters, samplers, shipped
+from medisyn.cores import cores
 from medisyn.data import completion, images, prompts, vocabulary
 from medisyn.data.provenance import LOOKS, Drawn, Guarded, Provenance, Verdict
 from medisyn.data.records import Record
@@ -125,7 +125,8 @@ class Synthesizer:
 
     def many(self, wanted: Iterable[tuple[Plan, Provenance]], accept: Accept | None = None,
              block: bool = True, look: bool = True) -> Iterator[Synthetic | Refused]:
-        """Images in the order they are asked for: one torch thread an image, as many images at once as there are cores.
+        """Images in the order they are asked for: as many at once as there are cores, one torch thread an image, and a second
+        one in guided steps where a core is idle.
 
         Two threads in one image are up to 80 times slower than one where anything else runs, and the last bit of a
         product depends on how many threads share it; images beside each other cost neither. look: False makes each image
@@ -266,11 +267,6 @@ def load(model: Path | str | None = None, version: str = "", backend: str = back
     if isinstance(found, Model):
         backends.drop_weights(found, backend)   # nobody else has it
     return Synthesizer(found, version, backend)
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def name_of(how: Provenance) -> str:
