@@ -1,8 +1,10 @@
 """The recogniser: it learns what is known of real images, and chooses among images without deciding their pixels."""
 
 import dataclasses
+import json
 import math
 import shutil
+from pathlib import Path
 
 import numpy as np
 import phantoms
@@ -15,7 +17,7 @@ from medisyn.data.provenance import Provenance
 from medisyn.data.records import Record
 from medisyn.models import checkpoint
 from medisyn.models.recogniser import Recogniser, RecogniserConfig, doubt
-from medisyn.training import batches, recogniser, run, stages
+from medisyn.training import batches, device, recogniser, run, stages
 from medisyn.training.run import Stage
 
 PROMPT = "chest X-ray with pneumonia"
@@ -48,6 +50,37 @@ def test_it_learns_types_and_findings_of_phantoms(tmp_path):
     found = recogniser.accuracy(network, pixels, np.arange(len(pixels.records)), 32)
     assert found["held_out_types"] > 0.95
     assert found["held_out_findings"] > 0.8
+
+
+def test_with_a_stem_twice_the_pixels_are_told_at_the_same_size_within():
+    config = dataclasses.replace(CONFIG, side=64, stem=2)
+    seen = [Recogniser(c).trunk(torch.zeros(1, 3, c.side, c.side)).shape for c in (CONFIG, config)]
+    assert seen[0] == seen[1]
+    types, findings = Recogniser(config)(torch.zeros(2, 3, 100, 100))
+    assert types.shape == (2, 2) and findings.shape == (2, 1)
+
+
+def test_a_recipe_chooses_the_stem(tmp_path):
+    pixels = batches.pack([phantoms.collection(tmp_path / "c", n=24)], tmp_path / "pixels", 36)
+    settings = recogniser.RecogniserSettings(n_images=16, side=32, stem=2, widths=(32, 32, 32), batch=8, log_images=16)
+    network = recogniser.fit(Stage(tmp_path, "recogniser"), pixels, 1, settings)
+    assert network.config.stem == 2 and network.trunk[0].stride == (2, 2)
+
+
+def test_in_bf16_it_learns_as_in_full_precision(tmp_path):
+    pixels = batches.pack([phantoms.collection(tmp_path / "c", n=24)], tmp_path / "pixels", 36)
+    settings = recogniser.RecogniserSettings(n_images=64, side=32, widths=(32, 32, 32), batch=8, log_images=64)
+    full, half = (trained(tmp_path / how, pixels, settings, how) for how in ("fp32", "bf16"))
+    assert full != half                               # bf16 was in use
+    assert half == pytest.approx(full, rel=0.05)
+
+
+def trained(folder: Path, pixels: batches.Pixels, settings: recogniser.RecogniserSettings, precision: str) -> float:
+    """The last loss."""
+    device.quicken(precision)
+    recogniser.fit(Stage(folder, "recogniser"), pixels, 1, settings)
+    lines = (folder / "recogniser" / "log.jsonl").read_text().splitlines()
+    return json.loads(lines[-1])["loss"]
 
 
 def test_a_stopped_training_is_the_uninterrupted_one(tmp_path, monkeypatch):

@@ -38,7 +38,7 @@ class Step:
 
 
 SHARE = {"cpu": 1.0, "cuda": 0.7}      # of the activations in full precision
-HALF = ("vae", "decoder", "dit", "dit-first")   # what `precision = "bf16"` computes so on a CPU
+HALF = ("vae", "decoder", "dit", "dit-first", "recogniser")   # what `precision = "bf16"` computes so on a CPU
 
 
 @dataclass(frozen=True)

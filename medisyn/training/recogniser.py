@@ -14,7 +14,7 @@ from torch import Tensor
 from medisyn.data.records import Record
 from medisyn.data.vocabulary import IMAGE_TYPES, closed
 from medisyn.models.recogniser import Recogniser, RecogniserConfig
-from medisyn.training import batches
+from medisyn.training import batches, device
 from medisyn.training.autoencoder import to_tensor
 from medisyn.training.batches import Pixels
 from medisyn.training.ema import Ema
@@ -32,6 +32,7 @@ class RecogniserSettings(BaseModel):
 
     n_images: int = 0                   # 0: the model gets none, and takes the first image that it draws
     side: int = 64
+    stem: int = 1
     widths: tuple[int, int, int] = (32, 64, 128)
     batch: int = 32
     learning_rate: float = 1e-3
@@ -103,8 +104,10 @@ def fit(stage: Stage, pixels: Pixels, seed: int, settings: RecogniserSettings,
     torch.manual_seed(seed)
     rows, held_out = pixels.of_split("train"), pixels.of_split("val")
     types, findings = questions([pixels.records[r] for r in rows])
-    config = RecogniserConfig(types, findings, settings.side, settings.widths)
-    network = Recogniser(config).to(memory_format=torch.channels_last)
+    config = RecogniserConfig(types, findings, settings.side, settings.widths, stem=settings.stem)
+    where = torch.device("cpu")   # on all machines: it is small
+    layout = device.layout(where)
+    network = Recogniser(config).to(memory_format=layout)
     ema = Ema(network, 0.05)
     optimizer = torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=1e-2)
     plan = Plan(settings.n_images, settings.batch, seed, settings.log_images, settings.save_seconds)
@@ -123,7 +126,9 @@ def fit(stage: Stage, pixels: Pixels, seed: int, settings: RecogniserSettings,
 
         def losses(part: slice) -> dict[str, Tensor]:
             mine = known * ((part.stop - part.start) / len(image))
-            return {"loss": loss(network(image[part]), kinds[part], states[part], rarity, mine)}
+            with device.half(where):
+                types, findings = network(image[part].contiguous(memory_format=layout))
+            return {"loss": loss((types.float(), findings.float()), kinds[part], states[part], rarity, mine)}
         found = accumulate(network.parameters(), len(image), losses, micro, lambda text: stage.message(f"{stage.name}: {text}"))
         average_gradients(list(network.parameters()))
         for group in optimizer.param_groups:
