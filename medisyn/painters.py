@@ -18,7 +18,7 @@ from torch import Tensor
 
 from medisyn import flow, samplers, velocities
 from medisyn.cores import CORES
-from medisyn.data import facts
+from medisyn.data import facts, prompts
 from medisyn.data.provenance import Provenance
 from medisyn.data.understanding import Understanding
 from medisyn.models import adapters, backends, bases, checkpoint
@@ -100,14 +100,18 @@ def own(model: Model, backend: str = backends.DEFAULT) -> Painter:
             return torch.no_grad()(lambda x, t: computed.velocity(x, t, tokens[keep], pooled[keep], style[keep], None))
         told, nothing = velocity(0), velocity(1)
 
+        since = card.guidance_from
+        if card.guidance_since:
+            since = card.guidance_since.get(prompts.understand(how.prompt).image_type, since)
+
         def guides(t: Tensor) -> bool:
-            return card.guidance_from <= float(t[0]) <= card.guidance_until
+            return since <= float(t[0]) <= card.guidance_until
 
         def both(x: Tensor, t: Tensor) -> Tensor:
             if not guides(t):
                 return told(x, t)
             wanted, plain = CORES.pair(lambda: told(x, t), lambda: nothing(x, t))
-            return plain.lerp(wanted, how.guidance)
+            return samplers.further(wanted, plain, x, t, how.guidance, card.guidance_along)
 
         noise = samplers.seeded_noise([seed], shape)
         if dit.config.guided:  # it adds the guidance itself: one call a step

@@ -87,3 +87,25 @@ def test_guidance_between_two_times_calls_twice_there_and_once_elsewhere():
     made = samplers.euler(drive, torch.zeros(1, 1, 2, 2), flow.times(8))
     assert [t for name, t in calls if name == "plain"] == [0.25, 0.375, 0.5] and len(calls) == 8 + 3
     assert torch.allclose(made, torch.full_like(made, (5 * 1.0 + 3 * 3.0) / 8))
+
+
+def test_guidance_between_two_times_may_begin_at_another_one_for_each_image():
+    until_then, t = torch.tensor([0.0, 0.5, 0.5]), torch.full((3,), 0.3)
+    seen = samplers.guided(lambda x, t: data, lambda x, t: noise, 3, since=until_then)(noise, t)
+    assert torch.allclose(seen[0], noise[0].lerp(data[0], 3))
+    assert torch.equal(seen[1:], data[1:])
+
+
+def test_what_only_stretches_the_predicted_image_may_be_left_out():
+    x, told, t = noise, data - noise, torch.tensor([0.2, 0.5, 0.9])
+    predicted = flow.end(x, told, t)
+    stretched = told - 0.5 * predicted                       # guidance would push along the predicted image alone
+    assert torch.allclose(samplers.further(told, stretched, x, t, 4, along=0), told, atol=1e-5)
+    assert torch.allclose(samplers.further(told, stretched, x, t, 4, along=1), told + 1.5 * predicted, atol=1e-5)
+    plain = torch.randn(data.shape, generator=torch.Generator().manual_seed(1))
+    found = samplers.further(told, plain, x, t, 4, along=0) - told
+    assert torch.allclose((found * predicted).sum((1, 2, 3)), torch.zeros(3), atol=1e-3)   # at a right angle
+    assert found.abs().mean() > 1
+    half = samplers.further(told, plain, x, t, 4, along=0.5)
+    ends = [samplers.further(told, plain, x, t, 4, along=a) for a in (0, 1)]
+    assert torch.allclose(half, (ends[0] + ends[1]) / 2, atol=1e-4)

@@ -56,6 +56,20 @@ def test_a_model_may_ask_for_guidance_between_two_times_alone(phantom_run, tmp_p
     assert len({image.tobytes() for image in images}) == 3
 
 
+def test_a_model_may_ask_for_other_guidance_of_one_image_type(phantom_run, tmp_path):
+    shutil.copytree(phantom_run / "model", tmp_path / "model")
+    card = tmp_path / "model" / "medisyn.json"
+    plain, made = json.loads(card.read_text()) | {"guidance_from": 2.0}, []
+    for more in ({}, {"guidance_since": {"dermoscopy": 0.0}}, {"guidance_since": {"chest_xray": 0.0}},
+                 {"guidance_since": {"chest_xray": 0.0}, "guidance_along": 0.0}):
+        card.write_text(json.dumps(plain | more))
+        maker = medisyn.load(tmp_path / "model")
+        made.append(maker.generate(PROMPT, seed=3, guidance=4.0)[0])
+        assert np.array_equal(maker.remake(made[-1].record.provenance).image, made[-1].image)
+    images = [one.image.tobytes() for one in made]
+    assert images[0] == images[1] and len(set(images)) == 3
+
+
 def test_a_model_may_ask_for_a_little_noise_before_it_is_decoded(phantom_run, tmp_path):
     shutil.copytree(phantom_run / "model", tmp_path / "model")
     card = tmp_path / "model" / "medisyn.json"

@@ -71,6 +71,7 @@ def export(recipe: FinetuneRecipe, base: Base, known: Sequence[Record], side: in
         old = checkpoint.settings_from(Card, json.loads((before / "medisyn.json").read_text()), before / "medisyn.json")
         card = dataclasses.replace(card, n_images=old.n_images + n_images, shift=old.shift, guided=old.guided, texture=old.texture,
                                    guidance_from=settings.guidance_from, guidance_until=settings.guidance_until,
+                                   guidance_since=old.guidance_since, guidance_along=old.guidance_along,
                                    base=f"{old.name} ({base.digest[:19]})")
         support = json.loads((before / "support.json").read_text(encoding="utf-8")) + support
         if (before / "training_data.json").is_file():

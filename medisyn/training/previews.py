@@ -38,7 +38,10 @@ def made(recipe: Recipe, folder: Path, pixels: Pixels, dit: Dit, rows: Sequence[
         style = torch.tensor([int(encoded.style[first[i]]) for i in mine], device=where)
         none = torch.full_like(style, dit.config.n_styles)
         told, nothing = (quick(dit, *given) for given in ((tokens, pooled, style), (none_tokens, none_pooled, none)))
-        velocity = samplers.guided(told, nothing, recipe.model.guidance, recipe.model.guidance_from, recipe.model.guidance_until)
+        card = recipe.model
+        since = [card.guidance_since.get(pixels.records[i].image_type, card.guidance_from) for i in mine]
+        velocity = samplers.guided(told, nothing, card.guidance, torch.tensor(since, device=where), card.guidance_until,
+                                   card.guidance_along)
         seeds = [seed + start + k for k in range(len(mine))]
         noise = samplers.seeded_noise(seeds, shape).to(where)
         latent = samplers.multistep(velocity, noise, times)

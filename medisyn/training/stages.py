@@ -369,8 +369,8 @@ def export(recipe: Recipe, folder: Path, pixels: Pixels, dit: Dit, out: Path) ->
     n_images += (begun := begin.opened(recipe.start)).card.n_images if recipe.start else 0
     card = checkpoint.Card(settings.name, recipe.image_size, settings.steps, settings.guidance, settings.sampler, settings.licence,
                            n_images, settings.shift, dit.config.guided,
-                           settings.guidance_from, settings.guidance_until, settings.texture,
-                           begun.card.base if recipe.start else "")
+                           settings.guidance_from, settings.guidance_until, settings.guidance_since, settings.guidance_along,
+                           settings.texture, begun.card.base if recipe.start else "")
     support = begun.support if recipe.start and not recipe.dit.n_images else \
         support_with_styles(pixels, latents.load(folder / "latents"))
     read, trained = reader(folder), (folder / "recogniser" / "network.safetensors").is_file()
