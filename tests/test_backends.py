@@ -1,6 +1,8 @@
 """Backends: another way to compute the same networks gives the same image, and says so where it does not."""
 
+import os
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
@@ -130,6 +132,22 @@ def test_what_was_converted_is_kept_and_a_damaged_copy_is_made_anew(maker, monke
     backends.of(maker.model, "openvino")
     assert len(asked) == 4
     assert backends.kept(replace(maker.model, digest="sha256:other"), openvino.__version__) != home
+
+
+@OPENVINO
+def test_what_was_not_used_for_long_is_removed_when_others_are_made(maker):
+    import openvino
+    home = backends.kept(maker.model, openvino.__version__)
+    long, lately = home.parent / "long", home.parent / "lately"
+    for folder, days in ((long, backends.UNUSED_DAYS + 1), (lately, backends.UNUSED_DAYS - 1)):
+        folder.mkdir(parents=True)
+        (folder / "denoiser.bin").write_bytes(b"weights")
+        os.utime(folder, (time.time() - days * 86400,) * 2)
+    backends.of(maker.model, "openvino")
+    assert not long.exists() and lately.is_dir()
+    os.utime(home, (1e9, 1e9))
+    backends.of(maker.model, "openvino")   # found there
+    assert time.time() - home.stat().st_mtime < 86400
 
 
 @OPENVINO

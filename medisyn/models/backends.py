@@ -11,7 +11,9 @@ thread that asks for it.
 import contextlib
 import hashlib
 import os
+import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ DEFAULT = "torch"
 PRECISIONS = {"openvino": "f32", "openvino-bf16": "bf16"}   # what OpenVINO calls them
 BACKENDS = (DEFAULT, *PRECISIONS)
 FORM = "one image"   # of the networks that are kept
+UNUSED_DAYS = 60     # after which they are removed when others are made
 INSTALL = 'pip install "medisyn[openvino]"'
 
 
@@ -160,6 +163,8 @@ def intermediate(openvino: Any, core: Any, network: nn.Module, shapes: list[tupl
     """A network of one image as OpenVINO reads it: from the cache where that is whole, else converted."""
     model = home / f"{name}.xml"
     if whole(model):
+        with contextlib.suppress(OSError):
+            os.utime(home)   # it is in use
         return core.read_model(model)
     example = tuple(torch.zeros(1, *shape, dtype=kind) for shape, kind in shapes)
     network.eval()
@@ -175,7 +180,15 @@ def intermediate(openvino: Any, core: Any, network: nn.Module, shapes: list[tupl
             new.with_suffix(".sha256").write_text(sealed(new))
             for path in (new.with_suffix(".bin"), new, new.with_suffix(".sha256")):
                 path.replace(home / path.name)
+        forget_unused(home)
     return made
+
+
+def forget_unused(home: Path) -> None:
+    """Remove what lies beside a folder of converted networks and was not used for UNUSED_DAYS: of models and versions long gone."""
+    for other in home.parent.iterdir():
+        if other != home and time.time() - other.stat().st_mtime > UNUSED_DAYS * 86400:
+            shutil.rmtree(other, ignore_errors=True)
 
 
 def whole(model: Path) -> bool:
