@@ -146,7 +146,8 @@ def test_a_plan_made_anew_leaves_out_what_is_finished_and_goes_on_from_what_is_b
 
 
 def test_guiding_itself_is_counted_as_slower(planned_recipe):
-    assert reference.speed(planned_recipe, RATES, "dit") == pytest.approx(1 / (0.8 / 3000 + 0.2 / 1800))
+    share = planned_recipe.dit.guided_share
+    assert reference.speed(planned_recipe, RATES, "dit") == pytest.approx(1 / ((1 - share) / 3000 + share / 1800))
 
 
 def test_the_reference_model_fits_the_repository(planned_recipe):

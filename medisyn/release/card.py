@@ -40,10 +40,10 @@ def head(card: dict, data: list[dict], looks: bool) -> list[str]:
     between = ""
     if (card.get("guidance_from", 0.0), card.get("guidance_until", 1.0)) != (0.0, 1.0):
         between = f" between t = {card['guidance_from']:g} and {card['guidance_until']:g} (0 is noise, 1 the image)"
-    between += "".join(f", {vocabulary.IMAGE_TYPES[kind].label} from {since:g}"
+    between += "".join(f", for a {vocabulary.IMAGE_TYPES[kind].label} from {since:g}"
                        for kind, since in card.get("guidance_since", {}).items())
-    if card.get("guidance_along", 1.0) != 1:
-        between += f", with {card['guidance_along']:.0%} of that part of guidance which only stretches the image (arXiv:2410.02416)"
+    if (along := card.get("guidance_along", 1.0)) != 1:
+        between += f", {f'with {along:.0%} of' if along else 'without'} what only stretches the image (arXiv:2410.02416)"
     noise = f", noise of {card['texture']:g} added to the latent for texture" if card.get("texture") else ""
     begun = f"Taught from {card['base']}, with" if card.get("base") else "Trained from scratch on"
     return ["---", f"license: {card['licence'].lower()}", "library_name: medisyn", "pipeline_tag: text-to-image",
