@@ -95,7 +95,8 @@ def ways(maker: object, only: str | None = None) -> dict[str, Callable[[int], ob
     plan = maker.plan(PROMPT)
     kind = vocabulary.IMAGE_TYPES.get(plan.understood.image_type)
     guidance = maker.model.card.guidance
-    card = dataclasses.replace(maker.model.card, guidance_from=0.0, guidance_until=1.0, texture=0.0)
+    card = dataclasses.replace(maker.model.card, guidance_from=0.0, guidance_until=1.0, guidance_since={},
+                               guidance_along=1.0, texture=0.0)
     same = synthesizer.Synthesizer(dataclasses.replace(maker.model, card=card), maker.version)
 
     def plain(decode: Callable | None = None) -> Callable[[int], object]:

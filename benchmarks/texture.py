@@ -93,7 +93,8 @@ def rows_of(folder: Path, chosen: Sequence[Record], real: np.ndarray, backend: s
                      "kernel": kernel_distance(seen, told)} | missing(squares, real, kinds))
         tell(f"texture: {rows[-1]}")
     for n, since, until, noise in ways_of(model.card, steps):
-        card = dataclasses.replace(model.card, guidance_from=since, guidance_until=until, texture=noise)
+        own = model.card.guidance_since if since == model.card.guidance_from else {}   # other ways are the same for all types
+        card = dataclasses.replace(model.card, guidance_from=since, guidance_until=until, guidance_since=own, texture=noise)
         paint = painters.own(dataclasses.replace(model, card=card), backend).paint
         with ThreadPoolExecutor(cores.cores()) as pool:
             exact = [dataclasses.replace(how, steps=n) for how in hows]

@@ -107,19 +107,13 @@ def own(model: Model, backend: str = backends.DEFAULT) -> Painter:
         def guides(t: Tensor) -> bool:
             return since <= float(t[0]) <= card.guidance_until
 
-        def both(x: Tensor, t: Tensor) -> Tensor:
-            if not guides(t):
-                return told(x, t)
-            wanted, plain = CORES.pair(lambda: told(x, t), lambda: nothing(x, t))
-            return samplers.further(wanted, plain, x, t, how.guidance, card.guidance_along)
-
         noise = samplers.seeded_noise([seed], shape)
         if dit.config.guided:  # it adds the guidance itself: one call a step
             def drive(x: Tensor, t: Tensor) -> Tensor:
                 w = torch.tensor([how.guidance - 1 if guides(t) else 0.0])
                 return computed.velocity(x, t, tokens[:1], pooled[:1], style[:1], w)
         else:
-            drive = told if how.guidance == 1 else both
+            drive = samplers.guided(told, nothing, how.guidance, since, card.guidance_until, card.guidance_along, CORES.pair)
         with CORES.working():
             latent = samplers.SAMPLERS[how.sampler](hooked(drive, hooks), noise, flow.times(how.steps, card.shift))
             latent = samplers.textured(latent, [seed], card.texture)

@@ -52,8 +52,9 @@ SAMPLERS: dict[str, Sampler] = {"euler": euler, "heun": heun, "multistep": multi
 def further(told: Tensor, plain: Tensor, x: Tensor, t: Tensor, guidance: float, along: float = 1.0) -> Tensor:
     """The guided velocity of two: Ho and Salimans 2022, eq. 6. All (B, c, h, w), t (B,).
 
-    along: how much is kept of that part of guidance which only stretches the data that `told` predicts: it makes contrast and
-    colours harsher, nothing more like the prompt. 1 keeps all; 0 as in Sadat et al. 2024, arXiv:2410.02416, section 4.
+    along: how much is kept of guidance's component parallel to the data that `told` predicts: it makes contrast and colours
+    harsher, nothing more like the prompt. It is eta in adaptive projected guidance, Sadat et al. 2024, arXiv:2410.02416; their
+    rescaling and momentum are not used. 1 keeps all.
     """
     if along == 1:
         return plain.lerp(told, guidance)
@@ -62,21 +63,27 @@ def further(told: Tensor, plain: Tensor, x: Tensor, t: Tensor, guidance: float, 
     return told + (guidance - 1) * (more - (1 - along) * stretch * data)
 
 
+def in_turn(first: Callable[[], Tensor], second: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
+    """What two functions give, one after the other."""
+    return first(), second()
+
+
 def guided(conditional: Velocity, unconditional: Velocity, guidance: float, since: float | Tensor = 0.0, until: float = 1.0,
-           along: float = 1.0) -> Velocity:
+           along: float = 1.0, pair: Callable = in_turn) -> Velocity:
     """Classifier-free guidance, as `further` does it: 1 follows the prompt plainly, more follows it harder.
 
     since, until: the times between which it is guided, `since` for all images or (B,); outside, one call a step is enough
-    (Kynkaanniemi et al. 2024, arXiv:2404.07724).
+    (Kynkaanniemi et al. 2024, arXiv:2404.07724). pair: how the two calls of a step are made, as `in_turn` or `Cores.pair`.
     """
     if guidance == 1:
         return conditional
 
     def both(x: Tensor, t: Tensor) -> Tensor:
-        told, inside = conditional(x, t), (since <= t) & (t <= until)
+        inside = (since <= t) & (t <= until)
         if not inside.any():
-            return told
-        return torch.where(inside.view(-1, 1, 1, 1), further(told, unconditional(x, t), x, t, guidance, along), told)
+            return conditional(x, t)
+        told, plain = pair(lambda: conditional(x, t), lambda: unconditional(x, t))
+        return torch.where(inside.view(-1, 1, 1, 1), further(told, plain, x, t, guidance, along), told)
     return both
 
 

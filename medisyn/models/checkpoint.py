@@ -60,7 +60,7 @@ class Card:
     guidance_from: float = 0.0           # times, 0 noise to 1 image, between which it is guided; outside, it follows
     guidance_until: float = 1.0          # the prompt plainly (arXiv:2404.07724)
     guidance_since: dict[str, float] = dataclasses.field(default_factory=dict)   # image types that are guided from another time
-    guidance_along: float = 1.0          # share that is kept of what only stretches the image (arXiv:2410.02416)
+    guidance_along: float = 1.0          # share kept of its component parallel to the predicted data (arXiv:2410.02416)
     texture: float = 0.0                 # std of noise added to the latent before it is decoded: what a small denoiser smooths away
     base: str = ""                       # the model that it was taught from, with the begin of its hash; "": from scratch
 

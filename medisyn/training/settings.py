@@ -37,7 +37,7 @@ class ModelSettings(BaseModel):
     guidance_from: float = Field(0.0, ge=0, le=1)   # times, 0 noise to 1 image, between which it is guided
     guidance_until: float = Field(1.0, ge=0, le=1)
     guidance_since: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}   # image types that are guided from another time
-    guidance_along: float = Field(1.0, ge=0, le=1)  # share that is kept of what only stretches the image (arXiv:2410.02416)
+    guidance_along: float = Field(1.0, ge=0, le=1)  # share kept of its component parallel to the predicted data
     texture: float = Field(0.0, ge=0)   # std of noise added to the latent before it is decoded
 
     @field_validator("guidance_since")
