@@ -11,7 +11,8 @@ python=${PYTHON:-.venv/bin/python}
 small=(image_size=128 data.packed_side=128 device=cpu threads=1 text.n_images=256 text.batch=32 text.corpus=400 text.vocabulary_size=400
     text.width=32 text.heads=2 text.layers=1 text.n_tokens=4 vae.widths=[32,32,32] vae.crop=64 vae.batch=8 vae.decoder_blocks=[0,0,1]
     vae.encoder_blocks=[0,0,1] latents.each_type=8 latents.least_variants=2 decoder.batch=4 decoder.discriminator=8 dit.width=64 dit.heads=2
-    dit.depth=4 dit.stem=16 dit.batch=8 dit.first_batch=16 dit.first_side=64 dit.watched=12 dit.captions=2 dit.warmup=4 model.steps=4)
+    dit.depth=4 dit.stem=16 dit.batch=8 dit.first_batch=16 dit.first_side=64 dit.watched=12 dit.captions=2 dit.warmup=4
+    dit.guided_least=-9 model.steps=4)
 SET=$(printf -- '--set %s ' "${small[@]}")
 export SET
 minutes=${MINUTES:-12}
@@ -48,4 +49,5 @@ export THERE=$home/there-again
 runs/reference.sh take
 CALL_SECONDS=600 OUT=$home/parts-again runs/reference.sh go 3 2>&1 | tee -a "$home/log" | grep -E "goes on|plan:|home:|reference:"
 runs/reference.sh join "$home/parts-again" "$home/joined-again"
-echo "rehearsed: $home/joined/model made $(ls "$home/images/images" | wc -l) images in one network call a step"
+grep -q '"guided": [1-9]' "$home/joined/model/medisyn.json" && calls=one || calls=two
+echo "rehearsed: $home/joined/model made $(ls "$home/images/images" | wc -l) images in $calls network calls a step"
