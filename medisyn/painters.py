@@ -5,6 +5,7 @@ alone, on as many threads as the caller allows; a guided step of MediSyn's own m
 core is idle (`cores.py`).
 """
 
+import dataclasses
 import hashlib
 import json
 import threading
@@ -55,6 +56,9 @@ class Rested:
 
 def hooked(drive: flow.Velocity, hooks: list[Callable[[], None]]) -> flow.Velocity:
     """The same velocity, before which all hooks are called."""
+    if isinstance(drive, samplers.Guided):
+        return dataclasses.replace(drive, told=hooked(drive.told, hooks))
+
     def call(x: Tensor, t: Tensor) -> Tensor:
         for hook in hooks:
             hook()

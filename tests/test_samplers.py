@@ -8,8 +8,8 @@ import torch
 from medisyn import flow, samplers
 
 noise, data = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-ORDERS = {"euler": 1, "heun": 2, "multistep": 2}
-CALLS = {"euler": 1, "heun": 2, "multistep": 1}  # of the network, a step
+ORDERS = {"euler": 1, "heun": 2, "multistep": 2, "split_multistep": 2}
+CALLS = {"euler": 1, "heun": 2, "multistep": 1, "split_multistep": 1}  # of the network, a step
 
 
 def curved(x, t):
@@ -87,6 +87,22 @@ def test_guidance_between_two_times_calls_twice_there_and_once_elsewhere():
     made = samplers.euler(drive, torch.zeros(1, 1, 2, 2), flow.times(8))
     assert [t for name, t in calls if name == "plain"] == [0.25, 0.375, 0.5] and len(calls) == 8 + 3
     assert torch.allclose(made, torch.full_like(made, (5 * 1.0 + 3 * 3.0) / 8))
+
+
+def test_guidance_that_begins_and_ends_has_a_history_of_its_own():
+    """Its jumps are nobody's slope: what guidance adds counts from the first guided step to the last, once."""
+    drive = samplers.guided(lambda x, t: torch.ones_like(x), lambda x, t: torch.zeros_like(x), 3.0,
+                            torch.tensor([0.25, 0.5]), 0.5)   # the second image at one step alone
+    times = torch.tensor([0.0, 0.1, 0.25, 0.5, 0.6, 1.0])     # uneven steps: jumps up and down do not cancel
+    made = samplers.split_multistep(drive, torch.zeros(2, 1, 2, 2), times)[:, 0, 0, 0]
+    assert made.tolist() == pytest.approx([1 + 2 * (0.25 + 0.1), 1 + 2 * 0.1])
+    assert samplers.multistep(drive, torch.zeros(2, 1, 2, 2), times)[0, 0, 0, 0] != pytest.approx(1.7, abs=0.1)
+
+
+def test_guidance_at_all_times_needs_no_history_of_its_own():
+    drive = samplers.guided(curved, lambda x, t: -curved(x, 1 - t), 3.0, along=0.5)
+    both = [samplers.SAMPLERS[name](drive, noise, flow.times(9, 3.0)) for name in ("multistep", "split_multistep")]
+    assert torch.allclose(both[0], both[1], rtol=1e-4)
 
 
 def test_guidance_between_two_times_may_begin_at_another_one_for_each_image():

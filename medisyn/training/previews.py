@@ -44,7 +44,7 @@ def made(recipe: Recipe, folder: Path, pixels: Pixels, dit: Dit, rows: Sequence[
                                    card.guidance_along)
         seeds = [seed + start + k for k in range(len(mine))]
         noise = samplers.seeded_noise(seeds, shape).to(where)
-        latent = samplers.multistep(velocity, noise, times)
+        latent = samplers.SAMPLERS[card.sampler](velocity, noise, times)
         image = vae.decode(samplers.textured(latent, seeds, recipe.model.texture)).clamp(-1, 1).cpu()
         gray = torch.from_numpy(autoencoder.are_gray(pixels, np.array(mine))).view(-1, 1, 1, 1)
         found.append(torch.where(gray, image.mean(1, keepdim=True).expand_as(image), image))
