@@ -71,6 +71,14 @@ def maker(phantom_run: Path) -> synthesizer.Synthesizer:
     return medisyn.load(phantom_run / "model")
 
 
+@pytest.fixture(scope="session")
+def base_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny base of each family and a BERT, written once: read them, do not write into them."""
+    import tiny_bases
+    home = tmp_path_factory.mktemp("bases")
+    return {name: make(home / name) for name, make in tiny_bases.FAMILIES.items()} | {"bert": tiny_bases.bert(home / "bert")}
+
+
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., tuple[int, str, str]]:
     """`medisyn ...` in this process: (exit code, stdout, stderr)."""
