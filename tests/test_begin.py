@@ -55,6 +55,17 @@ def test_a_model_s_decoder_alone_can_be_trained_on(phantom_recipe, phantom_run, 
     assert (tmp_path / "model" / "training_data.json").read_text() == (phantom_run / "model" / "training_data.json").read_text()
 
 
+def test_a_recogniser_is_kept_unless_the_recipe_trains_one(phantom_recipe, phantom_run, tmp_path):
+    def begun(start, name, *more):
+        settings = recipe.read(phantom_recipe, [f"start={json.dumps(str(start))}", "dit.n_images=0", "recogniser.batch=8", *more])
+        return stages.run(settings, tmp_path / name)
+    first = begun(phantom_run / "model", "first", "recogniser.n_images=16", "recogniser.side=16")
+    kept = begun(first, "kept", "recogniser.side=32")
+    anew = begun(first, "anew", "recogniser.n_images=16", "recogniser.side=32")
+    assert [checkpoint.load(model).recogniser.config.side for model in (first, kept, anew)] == [16, 16, 32]
+    assert same(*(checkpoint.load(model).recogniser for model in (first, kept)))
+
+
 def test_a_denoiser_learns_in_one_call_what_two_of_a_frozen_teacher_give(phantom_recipe, phantom_run, tmp_path, monkeypatch):
     """The teacher is what it began from: here weights at random, to which words mean much."""
     monkeypatch.setattr(diffusion, "UNGUIDED", 0.0)

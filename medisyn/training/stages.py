@@ -92,8 +92,8 @@ def take_over(recipe: Recipe, folder: Path, pixels: Pixels) -> None:
     if whole and not (latent := Stage(folder, "latents")).finished():
         latent.finish({"config": dataclasses.asdict(model.vae.config)})
     for name, network in begin.kept_of(model, denoiser=whole).items():
-        if name == "decoder" and recipe.decoder.further:
-            continue
+        if (name == "decoder" and recipe.decoder.further) or (name == "recogniser" and recipe.recogniser.n_images):
+            continue   # trained here
         stage = Stage(folder, name)
         if not stage.finished():
             if name == "text":
