@@ -5,8 +5,7 @@
 #   runs/medisyn-s-cpu.sh [RUN]          the collection is data/open, as runs/medisyn-xs.sh ingests it
 #
 # Measured: text 45 minutes beside two thirds of vae, each on a core; the rest of vae 30 on both; latents 15; denoiser 65 to 72 images/s
-# at 128 pixels, so an hour, and 19 to 21 at 256, so two hours; decoder 30 minutes; an hour of denoiser more; recogniser 15; guard 2. Figures:
-# runs/figures.sh.
+# at 128 pixels, so an hour, and 19 to 21 at 256, so two hours; decoder 30 minutes; recogniser 12 on one core; guard 1. Figures: runs/figures.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 run=${1:-out/medisyn-s-cpu}
@@ -23,18 +22,4 @@ wait "$text"
 both --stages latents
 both --stages dit
 both --stages decoder
-one --stages model
-
-# Further: the same latents with the same style clusters, other captions and noise; a recogniser; the model that ships.
-recipe=${FURTHER:-recipes/medisyn-s-further.toml}
-first=$run run=$run-further
-mkdir -p "$run"
-ln -sfn "$(realpath "$first/pixels")" "$run/pixels"
-ln -sfn "$(realpath "$first/latents")" "$run/latents"
-one() { "$python" -m medisyn train "$recipe" -o "$run" --set start="$first/model" "$@"; }
-both() {
-    "$python" -m torch.distributed.run --standalone --nproc-per-node 2 -m medisyn train "$recipe" -o "$run" --set start="$first/model" "$@"
-}
-both --stages dit
-both --stages recogniser
-one --stages model,guard
+one --stages recogniser,model,guard
