@@ -170,7 +170,7 @@ def main() -> None:
     if not rows:
         raise ValueError(f"{args.synthetic} and {args.real} share no image type; "
                          "pass the collection that the model was trained on")
-    about = f"{sum(map(len, made.values()))} synthetic images of {args.synthetic} against {args.real}"
+    about = f"{sum(map(len, made.values()))} synthetic images of {Path(*args.synthetic.parts[-2:])} against {args.real}"
     tell("novelty: the nearest-neighbour ratio")
     near = followed(args.synthetic, args.real)
     told = {name: found and vars(found) for name, found in near.items()}

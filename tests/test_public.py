@@ -137,3 +137,18 @@ def test_every_extra_that_a_message_or_a_page_names_can_be_installed():
     named = {name for page in pages for found in re.findall(r"(?:medisyn|\s'?\.)\[([a-z,-]+)\]", page.read_text())
              for name in found.split(",")}
     assert {"dicom", "web", "judges"} <= named <= set(extras)
+
+
+def test_the_readme_says_what_the_figures_say():
+    """Shares that it rounds are those of docs/figures, as the last run of them wrote them."""
+    told = README.read_text(encoding="utf-8")
+    table = (ROOT / "docs" / "figures" / "recognition.md").read_text(encoding="utf-8")
+
+    def share(row: str) -> float:
+        return float(re.search(rf"^\| {re.escape(row)}[^|]*\|[^|]*\| ([\d.]+) ", table, re.MULTILINE)[1])
+    types = re.search(r"the image type of (\d+) of (\d+) images", told)
+    assert int(types[1]) == round(share("all, each type counting alike") * int(types[2]))
+    said = {row: int(re.search(rf"{words}\s+(\d+) %", told)[1]) for row, words in {
+        "pneumonia or normal": "normal chest is right in", "brain tumour": "kinds of brain MRI in",
+        "blood cell": "kinds of blood cell in"}.items()}
+    assert said == {row: round(100 * share(row)) for row in said}
