@@ -138,6 +138,20 @@ def test_each_new_cluster_begins_as_one_of_its_image_type_s(further, phantom_run
         assert any(torch.equal(state["style.weight"][style], model.dit.style.weight[old]) for old in per_type[kind])
 
 
+def test_several_ranks_find_the_clusters_that_one_finds(further, phantom_run, monkeypatch):
+    model, folder = checkpoint.load(phantom_run / "model"), further[1]
+    given = stages.reader(folder), latents.load(folder / "latents"), Pixels(folder / "pixels").records, 1
+    alone, shares = begin.denoiser(model, *given)["style.weight"], []
+    monkeypatch.setattr(begin, "world", lambda: 2)
+    for number in (0, 1):
+        monkeypatch.setattr(begin, "rank", lambda number=number: number)
+        monkeypatch.setattr(begin, "average", lambda chosen: shares.append(chosen.clone()) or chosen / 2)
+        begin.denoiser(model, *given)
+    assert not (shares[0] * shares[1]).any() and (shares[0] + shares[1]).any()
+    monkeypatch.setattr(begin, "average", lambda chosen: sum(shares) / 2)
+    assert torch.equal(begin.denoiser(model, *given)["style.weight"], alone)
+
+
 def test_a_cluster_of_an_image_type_that_the_model_never_saw_begins_as_none(further, phantom_run):
     model, folder = checkpoint.load(phantom_run / "model"), further[1]
     known = [dataclasses.replace(r, image_type="oct") for r in Pixels(folder / "pixels").records]

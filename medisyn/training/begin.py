@@ -7,6 +7,7 @@ the model's clusters under which the model explains its images best.
 import json
 import shutil
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,13 @@ from medisyn.data.records import Record
 from medisyn.models import checkpoint
 from medisyn.models.checkpoint import Model
 from medisyn.models.dit import Dit
+from medisyn.training import device
 from medisyn.training.diffusion import DitSettings, Reader
 from medisyn.training.latents import Latents
+from medisyn.training.ranks import average, rank, world
 
 EXAMPLES = 4      # images that a cluster is tried on
+TOGETHER = 16     # images that pass through the network at once: they stay in a core's cache
 TIMES = (0.5,)
 
 
@@ -77,26 +81,38 @@ def losses(dit: Dit, data: Tensor, tokens: Tensor, pooled: Tensor, styles: list[
     many = [value.repeat(k, *[1] * (value.ndim - 1)) for value in (data, noise, tokens, pooled)]
     total = torch.zeros(k)
     for t in TIMES:
-        each = flow.loss(lambda x, at: dit(x, at, many[2], many[3], given), many[0], many[1], torch.full((n * k,), t))
-        total += each.reshape(k, n, -1).mean((1, 2))
+        each = []
+        for x, less, words, meaning, style in zip(*(value.split(TOGETHER) for value in (*many, given)), strict=True):
+            with device.half(x.device):
+                each.append(flow.loss(lambda x, at, told=(words, meaning, style): dit(x, at, *told).float(), x, less,
+                                      torch.full((len(x),), t)))
+        total += torch.cat(each).reshape(k, n).mean(1)
     return total
 
 
-def denoiser(model: Model, read: Reader, latents: Latents, known: list[Record], seed: int) -> dict[str, Tensor]:
-    """The model's denoiser as weights to begin from, with an embedding for each of the new run's style clusters."""
+def denoiser(model: Model, read: Reader, latents: Latents, known: list[Record], seed: int,
+             progress: Callable[[int, int], None] = lambda done, total: None) -> dict[str, Tensor]:
+    """The model's denoiser as weights to begin from, with an embedding for each of the new run's style clusters.
+
+    Ranks share the clusters; a recipe's `precision` counts.
+    """
     state = {name: value.clone() for name, value in model.dit.state_dict().items()}
     old, per_type = state["style.weight"], styles_by_type(model.support)
     new = old[-1:].repeat(latents.n_styles + 1, 1)  # a cluster of an image type that is new to the model: as if none were given
     rows = np.array([known[r].split == "train" for r in latents.row])
-    for style in range(latents.n_styles):
+    chosen = torch.zeros(latents.n_styles, dtype=torch.float64)   # of the model's clusters, counted from 1; 0: none
+    for style in range(rank(), latents.n_styles, world()):
         members = np.flatnonzero((latents.style == style) & rows)[:200]
         members = members[np.linspace(0, len(members) - 1, min(EXAMPLES, len(members))).astype(int)]
         candidates = per_type.get(known[latents.row[members[0]]].image_type, []) if len(members) else []
         if candidates:
             data = torch.from_numpy(np.stack([latents.latent[m] for m in members]).astype(np.float32))
             tokens, pooled = read([prompts.canonical(known[latents.row[m]]) for m in members])
-            best = candidates[int(losses(model.dit, data, tokens, pooled, candidates, seed).argmin())]
-            new[style] = old[best]
+            chosen[style] = 1 + candidates[int(losses(model.dit, data, tokens, pooled, candidates, seed).argmin())]
+        progress(min(style + world(), latents.n_styles), latents.n_styles)
+    for style, best in enumerate((average(chosen) * world()).long()):
+        if best:
+            new[style] = old[best - 1]
     return state | {"style.weight": new}
 
 

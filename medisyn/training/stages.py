@@ -256,8 +256,8 @@ def do_dit(recipe: Recipe, folder: Path, stage: Stage, pixels: Pixels, resume: b
         model = begin.opened(recipe.start)
         settings = begin.shaped(settings, model)
         if not (resume and stage.checkpoints()):
-            same = support_with_styles(pixels, encoded) == model.support
-            start = model.dit.state_dict() if same else begin.denoiser(model, read, encoded, known, recipe.seed)
+            same, tell = support_with_styles(pixels, encoded) == model.support, counter("style clusters", 20)
+            start = model.dit.state_dict() if same else begin.denoiser(model, read, encoded, known, recipe.seed, tell)
     feed = None if captions is None else resident.feed(encoded, known, captions, recipe.seed, settings, where)
     real = previews.known(folder, pixels, recipe.seed) if settings.nearest and (
         rank() == 0 or recipe.parallel == "sharded") else None
