@@ -23,8 +23,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import intervals
-
 PROMPT = "chest X-ray with pneumonia"
 PLAIN_STEPS = 25
 GOAL_STEPS = 8
@@ -196,6 +194,7 @@ def spread(values: list[float]) -> str:
 
 
 def report(result: dict) -> str:
+    import intervals
     lines = [f"# Speed and memory: {result['model']}\n",
              f"{result['machine']}; load average {result['load_average'][0]:.1f} when it began. {result['settings']}. "
              "Median (least to most) of runs in turns; how many times as fast is the median over the turns.\n"]
@@ -246,6 +245,7 @@ def main() -> None:
             "turns": turns, "alone": {name: fresh(args.model, cores, 1, name) for name in turns["seconds"]},
             "cold": cold(args.model, cores, args.out / "cold", args.cold, 1),
             "cold_four": cold(args.model, cores, args.out / "cold", args.cold, 4)}
+    import intervals   # with scipy, whose memory is none of what is measured
     intervals.write(args.out, "speed", result, report(result))
     tell(f"wrote {args.out / 'speed.md'} and speed.json")
 
