@@ -245,7 +245,7 @@ def main() -> None:
             "turns": turns, "alone": {name: fresh(args.model, cores, 1, name) for name in turns["seconds"]},
             "cold": cold(args.model, cores, args.out / "cold", args.cold, 1),
             "cold_four": cold(args.model, cores, args.out / "cold", args.cold, 4)}
-    import intervals   # with scipy, whose memory is none of what is measured
+    import intervals  # with scipy, whose memory is none of what is measured
     intervals.write(args.out, "speed", result, report(result))
     tell(f"wrote {args.out / 'speed.md'} and speed.json")
 
