@@ -189,6 +189,15 @@ def limited(cores: int) -> dict:
     return found
 
 
+def processor() -> str:
+    """Its name, and the units for bf16 that it has: an image's seconds hang on them."""
+    info = Path("/proc/cpuinfo")
+    from medisyn.training.limits import model_of
+    said = info.read_text() if info.is_file() else ""
+    units = [unit for unit in ("amx_bf16", "avx512_bf16") if unit in said.split()]
+    return f"{model_of(Path('/')) or platform.machine()} with {' and '.join(units) or 'no units for bf16'}"
+
+
 def spread(values: list[float]) -> str:
     return f"{statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f}, n {len(values)})"
 
@@ -234,7 +243,7 @@ def main() -> None:
     model = synthesizer.load(args.model).model
     card = dataclasses.asdict(model.card)
     calls = "one network call" if card["guided"] else "up to two network calls"
-    result = {"model": card["name"], "digest": model.digest, "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+    result = {"model": card["name"], "digest": model.digest, "machine": f"{processor()}, {os.cpu_count()} cores",
               "load_average": os.getloadavg(), "cores": {},
               "settings": f"Own settings: {card['steps']} steps, {card['sampler']}, guidance {card['guidance']}, "
                           f"{card['image_size']} pixels, {calls} a step"}

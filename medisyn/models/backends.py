@@ -2,7 +2,8 @@
 
     torch           full precision; what all others are measured against
     openvino        the same networks compiled by OpenVINO in full precision (`pip install "medisyn[openvino]"`): within 1e-5
-    openvino-bf16   in bf16, on CPUs that have units for it (`lscpu` says amx_bf16): several times as fast, with other last digits
+    openvino-bf16   in bf16, on CPUs that have units for it: with those of AVX-512 (`lscpu` says avx512_bf16) about twice as fast,
+                    with AMX (amx_bf16) three to four times, with other last digits
 
 An image's provenance names its backend, where it is not torch: the pixels depend on it. All of them compute an image on the
 thread that asks for it.
