@@ -100,7 +100,7 @@ def environment() -> dict[str, str]:
 @pytest.fixture(scope="session")
 def command(environment: dict[str, str]) -> Callable[..., subprocess.CompletedProcess]:
     """`medisyn` in a process of its own."""
-    def run(*words: object) -> subprocess.CompletedProcess:
-        return subprocess.run([sys.executable, "-m", "medisyn", *map(str, words)], env=environment, text=True,
+    def run(*words: object, **more: str) -> subprocess.CompletedProcess:   # more: of its environment
+        return subprocess.run([sys.executable, "-m", "medisyn", *map(str, words)], env=environment | more, text=True,
                               capture_output=True, timeout=300, check=False)
     return run

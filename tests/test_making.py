@@ -20,7 +20,7 @@ def test_a_png_carries_its_provenance(maker, tmp_path):
         opened.load()
         assert opened.text["Description"] == PROMPT
     assert np.array_equal(images.read(path), images.from_picture(made.picture))
-    assert making.compare(maker, path, made.record.provenance) == {"same": True, "differing": 0.0, "largest": 0}
+    assert making.compare(maker, path, made.record.provenance) == {"same": True, "rounding": False, "differing": 0.0, "largest": 0}
 
 
 def test_one_level_of_one_pixel_is_noticed(maker, tmp_path):
@@ -30,7 +30,19 @@ def test_one_level_of_one_pixel_is_noticed(maker, tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(images.png_bytes(Image.fromarray(pixels), made.record.provenance))
     found = making.compare(maker, path, made.record.provenance)
-    assert found == {"same": False, "differing": 1 / 32**2, "largest": 1}
+    assert found == {"same": False, "rounding": False, "differing": 1 / 32**2, "largest": 1}
+
+
+@pytest.mark.parametrize(("levels", "values", "rounding"), [(1, 5, True), (1, 6, False), (2, 1, False)])
+def test_few_values_one_level_apart_are_rounding(levels, values, rounding, maker, tmp_path, monkeypatch):
+    picture = np.full((100, 100), 100, np.uint8)
+    picture[0, :values] += levels
+    path = tmp_path / "a.png"
+    Image.fromarray(picture).save(path)
+    again = synthesizer.Synthetic(images.from_picture(Image.new("L", (100, 100), 100)), None)
+    monkeypatch.setattr(maker, "remake", lambda how: again)
+    found = making.compare(maker, path, None)
+    assert found == {"same": False, "rounding": rounding, "differing": values / 10_000, "largest": levels}
 
 
 def test_an_image_of_another_size_differs_altogether(maker, tmp_path):

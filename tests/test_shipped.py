@@ -50,6 +50,17 @@ def test_an_image_of_a_model_that_ships_is_verified_without_naming_it(call, monk
     assert asked == [shipped.names()[-1]]
 
 
+def test_an_image_of_a_lesser_cpu_is_the_same_but_for_rounding(call, command, tmp_path):
+    """The same computation without this CPU's wide instructions; where it has none, pixel for pixel."""
+    done = command("generate", "chest X-ray", "-n", 2, "--model", shipped.names()[-1], "-o", tmp_path / "set",
+                   ATEN_CPU_CAPABILITY="default", ONEDNN_MAX_CPU_ISA="SSE41")
+    assert done.returncode == 0, done.stderr
+    for file in (tmp_path / "set" / "images").glob("*.png"):
+        code, out, err = call("verify", file)
+        assert code == 0, out + err
+        assert "the same image" in out
+
+
 def test_an_unknown_name_is_refused_in_a_sentence(call, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     code, _, err = call("generate", "chest X-ray", "--model", "medisyn-xxs", "-o", "set")

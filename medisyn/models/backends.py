@@ -26,7 +26,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medisyn.cores import cores
 from medisyn.models.checkpoint import Model
 from medisyn.models.dit import Dit
 
@@ -49,13 +48,14 @@ class Backend:
     decode: Callable[[Tensor], Tensor]   # latent (B, c, h, w) -> image (B, 3, 8h, 8w)
 
 
-def of(model: Model, name: str = DEFAULT) -> Backend:
-    """A model's networks in a backend. ValueError for one that is not there."""
+def of(model: Model, name: str = DEFAULT, calls: int = 1) -> Backend:
+    """A model's networks in a backend. ValueError for one that is not there. calls: of the denoiser that will overlap; for more of
+    them it gets ready when they come."""
     checked(name)
     if name == DEFAULT:
         return Backend(lambda x, t, tokens, pooled, style, guidance: model.dit(x, t, tokens, pooled, style, None, guidance),
                        lambda latent: model.vae.decode(latent.contiguous(memory_format=torch.channels_last)))
-    return compiled(model, PRECISIONS[name])
+    return compiled(model, PRECISIONS[name], calls)
 
 
 def checked(name: str) -> None:
@@ -73,13 +73,13 @@ def checked(name: str) -> None:
         raise ValueError(f"openvino-bf16 expects a CPU with bf16 units, this one has {', '.join(able)}; take openvino or torch")
 
 
-def compiled(model: Model, precision: str) -> Backend:
+def compiled(model: Model, precision: str, calls: int) -> Backend:
     """A model's networks in OpenVINO; what it makes of them is kept in the user's cache, so that it is converted once."""
     import openvino
     core = openvino.Core()
     options = {"NUM_STREAMS": 0, "INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": precision}   # 0: the caller's own thread
     home, (denoiser, decoder) = kept(model, openvino.__version__), converted(openvino, core, model)
-    denoise = function(core, denoiser, options, home, min(2, cores()))   # two calls a guided step, or two images at once
+    denoise = function(core, denoiser, options, home, calls)   # all of them before the decoder: least is held then
     decode = function(core, decoder, options, home)
     return Backend(lambda x, t, tokens, pooled, style, guidance: denoise(
         x, t, tokens, pooled, style, *([] if guidance is None else [guidance])), decode)
