@@ -2,15 +2,13 @@
 
     torch           full precision; what all others are measured against
     openvino        the same networks compiled by OpenVINO in full precision (`pip install "medisyn[openvino]"`): within 1e-5
-    openvino-bf16   in bf16, on CPUs that have units for it: with those of AVX-512 (`lscpu` says avx512_bf16) about twice as fast,
-                    with AMX (amx_bf16) three to four times, with other last digits
+    openvino-bf16   in bf16, on CPUs that have units for it (`lscpu` says amx_bf16): several times as fast, with other last digits
 
 An image's provenance names its backend, where it is not torch: the pixels depend on it. All of them compute an image on the
 thread that asks for it.
 """
 
 import contextlib
-import ctypes
 import hashlib
 import os
 import shutil
@@ -32,8 +30,6 @@ from medisyn.models.dit import Dit
 DEFAULT = "torch"
 PRECISIONS = {"openvino": "f32", "openvino-bf16": "bf16"}   # what OpenVINO calls them
 BACKENDS = (DEFAULT, *PRECISIONS)
-SPARING = {"SNIPPETS_MODE": "DISABLE"}   # no code made for chains of small operations: 37 MiB less a denoiser, hardly slower
-PAGEOUT = 21         # Linux's madvise: these pages may go, what is read again comes from their file
 FORM = "one image"   # of the networks that are kept
 UNUSED_DAYS = 60     # after which they are removed when others are made
 INSTALL = 'pip install "medisyn[openvino]"'
@@ -48,14 +44,13 @@ class Backend:
     decode: Callable[[Tensor], Tensor]   # latent (B, c, h, w) -> image (B, 3, 8h, 8w)
 
 
-def of(model: Model, name: str = DEFAULT, calls: int = 1) -> Backend:
-    """A model's networks in a backend. ValueError for one that is not there. calls: of the denoiser that will overlap; for more of
-    them it gets ready when they come."""
+def of(model: Model, name: str = DEFAULT) -> Backend:
+    """A model's networks in a backend. ValueError for one that is not there."""
     checked(name)
     if name == DEFAULT:
         return Backend(lambda x, t, tokens, pooled, style, guidance: model.dit(x, t, tokens, pooled, style, None, guidance),
                        lambda latent: model.vae.decode(latent.contiguous(memory_format=torch.channels_last)))
-    return compiled(model, PRECISIONS[name], calls)
+    return compiled(model, PRECISIONS[name])
 
 
 def checked(name: str) -> None:
@@ -73,14 +68,12 @@ def checked(name: str) -> None:
         raise ValueError(f"openvino-bf16 expects a CPU with bf16 units, this one has {', '.join(able)}; take openvino or torch")
 
 
-def compiled(model: Model, precision: str, calls: int) -> Backend:
+def compiled(model: Model, precision: str) -> Backend:
     """A model's networks in OpenVINO; what it makes of them is kept in the user's cache, so that it is converted once."""
     import openvino
     core = openvino.Core()
     options = {"NUM_STREAMS": 0, "INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": precision}   # 0: the caller's own thread
-    home, (denoiser, decoder) = kept(model, openvino.__version__), converted(openvino, core, model)
-    denoise = function(core, denoiser, options, home, calls)   # all of them before the decoder: least is held then
-    decode = function(core, decoder, options, home)
+    denoise, decode = (function(core, network, options) for network in converted(openvino, core, model))
     return Backend(lambda x, t, tokens, pooled, style, guidance: denoise(
         x, t, tokens, pooled, style, *([] if guidance is None else [guidance])), decode)
 
@@ -132,19 +125,14 @@ class Decoded(nn.Module):
         return self.vae.decode(latent)
 
 
-def function(core: Any, network: Any, options: dict[str, Any], home: Path, made: int = 1) -> Callable[..., Tensor]:
-    """A network of one image as a function of any number of them, in any number of threads: each call has a compiled one to itself;
-    `made` are there from the beginning, and as many more are made as calls overlap. OpenVINO's own threads are not used: one image
-    is one thread's work, and with two of its streams (2026.4) now and then a run never came back, both threads asleep. Compiled
-    for any number of images a network takes a fifth to a third more time for each."""
+def function(core: Any, network: Any, options: dict[str, Any]) -> Callable[..., Tensor]:
+    """A network of one image as a function of any number of them, in any number of threads: each call has a compiled one to itself,
+    as many are made as calls overlap. OpenVINO's own threads are not used: one image is one thread's work, and with two of its
+    streams (2026.4) now and then a run never came back, both threads asleep. Compiled for any number of images a network takes a
+    fifth to a third more time for each."""
     def another() -> Any:
-        try:
-            compiled = core.compile_model(network, "CPU", options | SPARING)
-        except RuntimeError:   # this version of OpenVINO has no such property
-            compiled = core.compile_model(network, "CPU", options)
-        forget_pages(home)
-        return compiled.create_infer_request()
-    idle = [another() for _ in range(made)]   # list.pop and list.append are one step each for threads
+        return core.compile_model(network, "CPU", options).create_infer_request()
+    idle = [another()]   # list.pop and list.append are one step each for threads
 
     def call(*given: Tensor) -> Tensor:
         try:
@@ -194,17 +182,6 @@ def intermediate(openvino: Any, core: Any, network: nn.Module, shapes: list[tupl
                 path.replace(home / path.name)
         forget_unused(home)
     return made
-
-
-def forget_pages(home: Path) -> None:
-    """Let the kernel have back the pages of the converted networks in a folder that this process has mapped: a compiled one has its
-    weights once more, in its own order, and hardly reads them again. Where that is not Linux, nothing happens."""
-    maps = Path("/proc/self/maps")
-    for line in maps.read_text(encoding="utf-8", errors="replace").splitlines() if maps.is_file() else ():
-        span, *_, path = line.split(maxsplit=5)
-        if path.startswith(f"{home.resolve()}{os.sep}"):
-            start, end = (int(value, 16) for value in span.split("-"))
-            ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), PAGEOUT)
 
 
 def forget_unused(home: Path) -> None:
