@@ -17,6 +17,7 @@ def two_machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, Any]]:
     tests = Path(__file__).parent
     monkeypatch.setenv("PYTHONPATH", f"{tests}{os.pathsep}{tests.parent}")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     small = {"num_cpus": 1, "object_store_memory": 2**27}
     cluster = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
     try:

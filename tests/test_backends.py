@@ -1,11 +1,15 @@
 """Backends: another way to compute the same networks gives the same image, and says so where it does not."""
 
+import mmap
 import os
+import re
+import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,8 +31,7 @@ def private_cache(tmp_path, monkeypatch):
 
 def able(name: str) -> bool:
     """Whether this CPU has what a backend needs."""
-    import openvino
-    return name != "openvino-bf16" or "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return name != "openvino-bf16" or "BF16" in backends.shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def test_an_unknown_backend_is_refused(maker):
@@ -111,7 +114,7 @@ def test_images_are_those_of_torch_and_are_made_again_bit_for_bit(backend, maker
 
 @OPENVINO
 def test_what_was_converted_is_kept_and_a_damaged_copy_is_made_anew(maker, monkeypatch):
-    import openvino
+    openvino = backends.imported()
     asked, convert = [], openvino.convert_model
     monkeypatch.setattr(openvino, "convert_model", lambda *given, **more: asked.append(1) or convert(*given, **more))
     backends.of(maker.model, "openvino")
@@ -136,7 +139,7 @@ def test_what_was_converted_is_kept_and_a_damaged_copy_is_made_anew(maker, monke
 
 @OPENVINO
 def test_what_was_not_used_for_long_is_removed_when_others_are_made(maker):
-    import openvino
+    openvino = backends.imported()
     home = backends.kept(maker.model, openvino.__version__)
     long, lately = home.parent / "long", home.parent / "lately"
     for folder, days in ((long, backends.UNUSED_DAYS + 1), (lately, backends.UNUSED_DAYS - 1)):
@@ -182,6 +185,59 @@ def test_many_threads_at_once_give_what_one_gives(maker):
     assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
 
 
+class Core:
+    """OpenVINO's, as far as `function` asks: it counts what it compiles, and may know no such property."""
+
+    def __init__(self, knows: bool = True):
+        self.knows, self.asked = knows, []
+
+    def compile_model(self, network: str, device: str, options: dict) -> "Core":
+        if not self.knows and set(backends.SPARING) & set(options):
+            raise RuntimeError("Unsupported property")
+        self.asked.append(options)
+        return self
+
+    def create_infer_request(self) -> "Core":
+        return self
+
+    def infer(self, given: dict) -> list[np.ndarray]:
+        return [given[0] + 1]
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_as_many_are_compiled_as_calls_overlap_with_code_for_chains_of_operations_left_out(knows, tmp_path):
+    core = Core(knows)
+    add = backends.function(core, "network", {"NUM_STREAMS": 0}, tmp_path, 2)
+    assert len(core.asked) == 2
+    assert add(torch.arange(3)).tolist() == [1, 2, 3]
+    assert core.asked == [{"NUM_STREAMS": 0} | (backends.SPARING if knows else {})] * 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").is_file(), reason="tells Linux's kernel what pages may go")
+def test_pages_of_converted_networks_are_given_back_and_can_be_read_again(tmp_path):
+    if subprocess.run(["stat", "-f", "-c", "%T", tmp_path], capture_output=True, text=True).stdout.strip() == "tmpfs":
+        pytest.skip("files of this folder have no place but memory")
+    home, other = tmp_path / "kept", tmp_path / "kept-not"
+    content = os.urandom(1 << 22)
+    for folder in (home, other):
+        folder.mkdir()
+        (folder / "denoiser.bin").write_bytes(content)
+
+    def held(folder: Path) -> int:
+        """KiB of the file in memory, as this process has it mapped."""
+        found = re.search(rf"{folder / 'denoiser.bin'}\n(?:.*\n)*?Rss: +(\d+) kB", Path("/proc/self/smaps").read_text())
+        return int(found[1])
+    with (home / "denoiser.bin").open("rb") as a, (other / "denoiser.bin").open("rb") as b:
+        os.fsync(a.fileno())   # what is not on disk yet stays
+        mine, theirs = (mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) for file in (a, b))
+        assert mine[:] == theirs[:] == content
+        assert held(home) == held(other) == 4096
+        backends.forget_pages(home)
+        assert held(home) < 1024
+        assert held(other) == 4096
+        assert mine[:] == content
+
+
 @OPENVINO
 def test_processes_compute_with_the_backend_that_was_asked_for(phantom_run):
     other = medisyn.load(phantom_run / "model", "openvino")
@@ -195,6 +251,37 @@ def test_the_studio_is_not_begun_with_a_backend_that_is_not_there(command, tmp_p
     said = command("serve", "--backend", "fast", "--folder", tmp_path)
     assert said.returncode == 1
     assert "backend should be one of torch, openvino, openvino-bf16, found 'fast'" in said.stderr
+
+
+@OPENVINO
+def test_a_signal_does_not_end_a_process_that_opened_several_models(phantom_run, environment):
+    code = f"""
+import gc, os, signal
+from threading import Thread
+import medisyn
+first, second = (medisyn.load({str(phantom_run / "model")!r}, "openvino") for _ in range(2))
+del first
+gc.collect()
+held = [second]
+del second
+freed = Thread(target=held.clear)
+freed.start()
+freed.join()
+gc.collect()
+signal.signal(signal.SIGINT, lambda *_: print("asked to stop"))
+os.kill(os.getpid(), signal.SIGINT)
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "asked to stop\n"), done.stderr
+
+
+@OPENVINO
+def test_nobody_is_told_that_openvino_is_used(command, phantom_run, tmp_path):
+    (tmp_path / "home").mkdir()
+    done = command("generate", PROMPT, "--model", phantom_run / "model", "-o", tmp_path / "set", "--backend", "openvino",
+                   HOME=str(tmp_path / "home"), XDG_CACHE_HOME=str(tmp_path / "cache"), CI="")
+    assert done.returncode == 0, done.stderr
+    assert not list((tmp_path / "home").rglob("*"))   # its telemetry keeps a number for this machine in ~/intel
 
 
 @OPENVINO

@@ -279,6 +279,14 @@ print(json.dumps([only.data.params, only.info.run_name, only.info.status]))
     assert len(list((tmp_path / "mlflow" / "pictures").rglob("samples.png"))) == 2
 
 
+def test_mlflow_tells_its_maker_nothing(tmp_path, monkeypatch):
+    pytest.importorskip("mlflow")
+    for name in ("PYTEST_CURRENT_TEST", "CI", "GITHUB_ACTIONS", "GITLAB_CI", "JENKINS_URL"):
+        monkeypatch.delenv(name, raising=False)   # in a test it is silent anyway
+    made(tmp_path, "mlflow", 8, ending="from mlflow.telemetry.utils import is_telemetry_disabled\n"
+         "    os.kill(os.getpid(), 9) if is_telemetry_disabled() else sys.exit(1)")
+
+
 def test_trackio_holds_every_row_once(tmp_path, monkeypatch):
     pytest.importorskip("trackio")
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))

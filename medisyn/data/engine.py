@@ -143,6 +143,7 @@ def each(function: Callable, tasks: Sequence, seconds: int) -> list:
 def on_ray(function: Callable, tasks: Sequence, address: str | None, workers: int | None, worthwhile: int = WORTHWHILE,
            seconds: int | None = None) -> Iterator[tuple[Any, Any]]:
     """As `map`, through Ray Data; tasks that the cluster failed at are tried once more in processes here."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster begun here would tell Ray's makers of itself
     try:
         import ray
         import ray.data

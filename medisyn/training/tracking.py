@@ -77,6 +77,7 @@ def tensorboard(told: Told) -> Iterator[Tracker]:
 @contextlib.contextmanager
 def wandb(told: Told) -> Iterator[Tracker]:
     """W&B, offline unless WANDB_MODE says otherwise: RUN/wandb, which `wandb sync` uploads. Nothing of the machine is told."""
+    told.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # read on import; else its own failures are told to its maker
     import wandb as library
     quiet = {"silent": True, "console": "off", "disable_git": True, "disable_code": True, "host": "", "x_disable_stats": True,
              "x_disable_meta": True, "x_disable_machine_info": True, "x_save_requirements": False,
@@ -105,6 +106,7 @@ def wandb(told: Told) -> Iterator[Tracker]:
 @contextlib.contextmanager
 def mlflow(told: Told) -> Iterator[Tracker]:
     """MLflow: SQLite and pictures in RUN/mlflow, or the server that MLFLOW_TRACKING_URI names."""
+    told.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")       # read on import; else it tells its maker what is called
     from mlflow.entities import Metric, Param
     from mlflow.tracking import MlflowClient
     for name in ("mlflow", "alembic"):
