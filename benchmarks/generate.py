@@ -23,6 +23,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import intervals
+
 PROMPT = "chest X-ray with pneumonia"
 PLAIN_STEPS = 25
 GOAL_STEPS = 8
@@ -191,8 +193,8 @@ def limited(cores: int) -> dict:
 
 def processor() -> str:
     """Its name, and the units for bf16 that it has: an image's seconds hang on them."""
-    info = Path("/proc/cpuinfo")
     from medisyn.training.limits import model_of
+    info = Path("/proc/cpuinfo")
     said = info.read_text() if info.is_file() else ""
     units = [unit for unit in ("amx_bf16", "avx512_bf16") if unit in said.split()]
     return f"{model_of(Path('/')) or platform.machine()} with {' and '.join(units) or 'no units for bf16'}"
@@ -203,7 +205,6 @@ def spread(values: list[float]) -> str:
 
 
 def report(result: dict) -> str:
-    import intervals
     lines = [f"# Speed and memory: {result['model']}\n",
              f"{result['machine']}; load average {result['load_average'][0]:.1f} when it began. {result['settings']}. "
              "Median (least to most) of runs in turns; how many times as fast is the median over the turns.\n"]
@@ -254,7 +255,6 @@ def main() -> None:
             "turns": turns, "alone": {name: fresh(args.model, cores, 1, name) for name in turns["seconds"]},
             "cold": cold(args.model, cores, args.out / "cold", args.cold, 1),
             "cold_four": cold(args.model, cores, args.out / "cold", args.cold, 4)}
-    import intervals  # with scipy, whose memory is none of what is measured
     intervals.write(args.out, "speed", result, report(result))
     tell(f"wrote {args.out / 'speed.md'} and speed.json")
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import rankdata
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,7 @@ def auroc(score: np.ndarray, truth: np.ndarray) -> float:
     positive = int(truth.sum())
     if positive in (0, len(truth)):
         return float("nan")
+    from scipy.stats import rankdata  # 58 MiB, which `generate.py` would count as its own
     ranks = rankdata(score)
     return float((ranks[truth].sum() - positive * (positive + 1) / 2) / (positive * (len(truth) - positive)))
 

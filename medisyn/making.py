@@ -15,7 +15,7 @@ from medisyn.data.records import Record
 from medisyn.synthesizer import Accept, Plan, Refused, Synthesizer, Synthetic, name_of
 
 SMALL, LARGE = 128, 192   # pixels a side of a picture on an overview
-ROUNDING = 5e-4           # share of an image's values that may lie one level apart by rounding; measured between CPUs: 8e-5 at most
+ROUNDING = 5e-4           # share of an image's values that rounding may move by a level; from AVX2 to AVX-512 it moves 8e-5
 Many = Callable[[Sequence[tuple[Plan, Provenance]]], Iterator[Synthetic | Refused]]
 
 

@@ -82,10 +82,10 @@ def losses(dit: Dit, data: Tensor, tokens: Tensor, pooled: Tensor, styles: list[
     total = torch.zeros(k)
     for t in TIMES:
         each = []
-        for x, less, words, meaning, style in zip(*(value.split(TOGETHER) for value in (*many, given)), strict=True):
-            with device.half(x.device):
-                each.append(flow.loss(lambda x, at, told=(words, meaning, style): dit(x, at, *told).float(), x, less,
-                                      torch.full((len(x),), t)))
+        for clean, its_noise, *told in zip(*(value.split(TOGETHER) for value in (*many, given)), strict=True):
+            with device.half(clean.device):
+                each.append(flow.loss(lambda x, at, told=told: dit(x, at, *told).float(), clean, its_noise,
+                                      torch.full((len(clean),), t)))
         total += torch.cat(each).reshape(k, n).mean(1)
     return total
 
@@ -110,7 +110,7 @@ def denoiser(model: Model, read: Reader, latents: Latents, known: list[Record], 
             tokens, pooled = read([prompts.canonical(known[latents.row[m]]) for m in members])
             chosen[style] = 1 + candidates[int(losses(model.dit, data, tokens, pooled, candidates, seed).argmin())]
         progress(min(style + world(), latents.n_styles), latents.n_styles)
-    for style, best in enumerate((average(chosen) * world()).long()):
+    for style, best in enumerate((average(chosen) * world()).round().long()):
         if best:
             new[style] = old[best - 1]
     return state | {"style.weight": new}
