@@ -1,6 +1,6 @@
 """The studio in headless Chromium: compose, generate, cancel, filter, download, keyboard, 390 px, dark and light, axe.
 
-MEDISYN_SCREENSHOTS=docs/figures makes the pictures of the docs, with the model that ships instead of squares.
+MEDISYN_SCREENSHOTS=FOLDER keeps its pictures there, with the model that ships instead of squares; docs/figures has three of them.
 """
 
 import os
