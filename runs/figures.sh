@@ -2,7 +2,7 @@
 # Every figure of docs/model.md, for one model: what a classifier of real images recognises, novelty, reconstruction, texture, distances,
 # the guard, seconds and memory. Each command goes on where it stopped, so this may be ended and started again.
 #
-#   runs/figures.sh MODEL [OUT]          the collection is data/open, as runs/medisyn-xs.sh ingests it
+#   runs/figures.sh MODEL [OUT]          the collection is data/open, as runs/open.sh makes it
 #   BACKEND=openvino-bf16 runs/figures.sh MODEL [OUT]      where the CPU has bf16 units: the same figures in less time
 #   UTILITY=1 runs/figures.sh MODEL [OUT]                  and what its images teach: an hour more
 #

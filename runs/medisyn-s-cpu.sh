@@ -2,7 +2,7 @@
 # MediSyn-S without a GPU: two cores with bf16 units (`lscpu` says amx_bf16), g++, 20 GiB of memory, a night. Each command goes on where
 # it stopped, so this script may be ended (Ctrl-C, SIGTERM to its group) and started again.
 #
-#   runs/medisyn-s-cpu.sh [RUN]          the collection is data/open, as runs/medisyn-xs.sh ingests it
+#   runs/medisyn-s-cpu.sh [RUN]          the collection is data/open, as runs/open.sh makes it
 #
 # Measured: text 45 minutes beside two thirds of vae, each on a core; the rest of vae 30 on both; latents 15; denoiser 65 to 72 images/s
 # at 128 pixels, so an hour, and 19 to 21 at 256, so two hours; decoder 30 minutes; recogniser 12 on one core; guard 1. Figures: runs/figures.sh.

@@ -6,6 +6,7 @@
 # DATASETS holds one folder a dataset, named as `medisyn sources` names it, each in its own original layout.
 # About 6 hours on two CPU cores: text and vae 15 minutes each side by side, latents 5, decoder 60 and 75, recogniser 20, denoiser the rest.
 set -euo pipefail
+cd "$(dirname "$0")/.."
 datasets=${1:?usage: runs/medisyn-xs.sh DATASETS [RUN]}
 run=${2:-out/medisyn-xs}
 recipe=recipes/medisyn-xs.toml
@@ -13,11 +14,7 @@ medisyn=${MEDISYN:-.venv/bin/medisyn}
 python=${PYTHON:-.venv/bin/python}
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE   # two threads on a loaded machine are slower than one
 
-for source in kermany_cxr covid_cxr_open knee_oa_xray brain_tumor_mri open_ms_mri busi mini_mias lc25000 \
-              pbc_blood bccd isic2017 pad_ufes_20 vocal_folds laparoscopy idrid chasedb1; do
-    "$medisyn" ingest "$source" "$datasets/$source" -o data/open
-done
-"$medisyn" check data/open
+runs/open.sh "$datasets"
 
 # Text alone and pixels alone: one core each.
 "$medisyn" train "$recipe" -o "$run" --stages vae &

@@ -10,7 +10,7 @@ from test_run import logged, same_tensors, without
 from medisyn import recipe
 from medisyn.models.dit import Dit, DitBlock, DitConfig
 from medisyn.models.layers import attended
-from medisyn.training import adversary, device, stages
+from medisyn.training import adversary, device, machine, stages
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # of the compiler
 
@@ -33,6 +33,22 @@ def test_a_cpu_trains_in_full_precision_unless_asked():
 def test_another_precision_is_refused():
     with pytest.raises(ValueError, match=r'"auto", "fp32" or "bf16", found "fp8"|found \'fp8\''):
         device.quicken("fp8")
+
+
+@pytest.mark.parametrize("ratio", [0.017, 3.1])
+def test_a_cpu_that_is_slower_in_bf16_says_so_once(ratio, monkeypatch, capsys):
+    rows = [machine.Row("speed", "cpu fp32 GFLOP/s", 37.5), machine.Row("speed", "cpu bf16 over fp32", ratio)]
+    monkeypatch.setattr(machine, "speed", lambda: iter(rows))
+    device.weigh_half.cache_clear()
+    device.settle(CPU)
+    assert not capsys.readouterr().err                # full precision was asked for
+    device.quicken("bf16")
+    device.settle(CPU)
+    device.settle(CPU)
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split("; ")[1] for line in said] == ["--set precision=fp32 is quicker here"] * (ratio < 1)
+    assert all("0.017 times" in line for line in said)
+    device.weigh_half.cache_clear()
 
 
 def test_without_a_compiler_it_says_what_is_missing(monkeypatch):

@@ -6,6 +6,7 @@ without them is slower in bf16.
 """
 
 import contextlib
+import functools
 import os
 import shutil
 from collections.abc import Callable
@@ -13,7 +14,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from medisyn.training.machine import COMPILERS
+from medisyn.training import machine
+from medisyn.training.run import say
 
 PEAKS = {  # dense bf16 matrix products in TFLOP/s, vendors' datasheets; the longer name comes first
     "H200": 989.0, "H100 PCIe": 756.0, "H100 NVL": 835.0, "H100": 989.0, "B200": 2250.0, "A100": 312.0, "A10G": 70.0, "A40": 150.0,
@@ -27,7 +29,7 @@ def quicken(precision: str = "auto", compiled: bool = False) -> None:
     weights; compiled: transformer blocks go through torch's compiler, which needs a C++ compiler. A GPU has both unasked."""
     if precision not in ("auto", "fp32", "bf16"):
         raise ValueError(f'precision should be "auto", "fp32" or "bf16", found {precision!r}')
-    if compiled and not (os.environ.get("CXX") or any(map(shutil.which, COMPILERS))):
+    if compiled and not (os.environ.get("CXX") or any(map(shutil.which, machine.COMPILERS))):
         raise ValueError("compiled = true expects a C++ compiler, found none; install g++, or take it out of the recipe")
     QUICK.update(half=precision == "bf16", compiled=compiled)
 
@@ -44,6 +46,8 @@ def pick(name: str) -> torch.device:
 def settle(device: torch.device) -> None:
     """What has to be said once a process before a GPU trains, or a CPU with compiled blocks."""
     if device.type != "cuda":
+        if QUICK["half"]:
+            weigh_half()
         if QUICK["compiled"]:
             import torch._dynamo
             torch._dynamo.config.recompile_limit = 64
@@ -55,6 +59,15 @@ def settle(device: torch.device) -> None:
     torch._dynamo.config.recompile_limit = 64         # convolutions meet a handful of sizes, each compiled once
     torch._dynamo.config.suppress_errors = True       # what cannot be compiled runs as it is
     torch._functorch.config.donated_buffer = False    # the adversary's balance walks one graph twice
+
+
+@functools.cache
+def weigh_half() -> None:
+    """Say, once a process, where a CPU is slower in the bf16 asked for than in full precision (without units by 60 times)."""
+    ratio = next(row.value for row in machine.speed() if row.name == "cpu bf16 over fp32")
+    if ratio < 1:
+        say(f'precision = "bf16": this CPU multiplies in it at {ratio:.2g} times the speed of full precision; '
+            "--set precision=fp32 is quicker here")
 
 
 def half(device: torch.device) -> contextlib.AbstractContextManager:
