@@ -338,3 +338,13 @@ def test_progress_is_told_whatever_the_stride(monkeypatch):
         tell(299, 299)
         assert len(said) in (3, 4) and said[-1] == "latents: 299 of 299"
         said.clear()
+
+
+def test_a_stage_that_counts_tells_at_every_so_many_and_when_it_has_been_silent_for_long(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(stages.time, "monotonic", lambda: now[0])
+    tell = stages.counter("pixels", every=100, seconds=30)
+    for done, at in ((40, 10), (110, 20), (140, 45), (150, 51), (160, 60), (170, 65)):
+        now[0] = at
+        tell(done, 170)
+    assert capsys.readouterr().err.splitlines() == ["pixels: 110 of 170", "pixels: 150 of 170", "pixels: 170 of 170"]

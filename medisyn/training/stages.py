@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -156,14 +157,15 @@ def packed(recipe: Recipe, folder: Path, keep: bool) -> Pixels:
                         keep=keep, message=say, image_types=recipe.data.image_types)
 
 
-def counter(name: str, every: int = 5000) -> Callable[[int, int], None]:
-    """Progress of a stage that only counts, by ones or in strides."""
-    told = 0
+def counter(name: str, every: int = 5000, seconds: float = 30.0) -> Callable[[int, int], None]:
+    """Progress of a stage that only counts, by ones or in strides: each time so many are done, or so many seconds have gone."""
+    told, at = 0, time.monotonic()
 
     def tell(done: int, total: int) -> None:
-        nonlocal told
-        if done == total or done // every != told // every:
+        nonlocal told, at
+        if done == total or done // every != told // every or time.monotonic() - at > seconds:
             say(f"{name}: {done:,} of {total:,}")
+            at = time.monotonic()
         told = done
     return tell
 
