@@ -36,8 +36,9 @@ def held(out: Path) -> dict[str, bytes | list[Record]]:
 
 
 def when_made(out: Path, n: int, process: subprocess.Popen) -> None:
-    """Wait until n images are there."""
-    while process.poll() is None and len(list((out / "images").glob("*.png"))) < n:
+    """Wait until n images are there with their lines: one without a line is made again."""
+    lines = out / "metadata.jsonl"
+    while process.poll() is None and (not lines.is_file() or lines.read_bytes().count(b"\n") < n):
         time.sleep(0.02)
     assert process.poll() is None, process.communicate()[0]
 
@@ -62,7 +63,7 @@ def test_processes_make_what_one_process_makes_and_go_on_where_they_were_killed(
     when_made(tmp_path / "out", 3, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "images").glob("*.png")}
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / r.file_name for r in records.read(tmp_path / "out"))}
     process = verb(environment, model, tmp_path / "out", "processes")
     said, _ = process.communicate()
     assert process.returncode == 0 and "Traceback" not in said, said
