@@ -5,8 +5,8 @@
 #
 #   runs/medisyn-s-further.sh DATASETS [RUN [train's own options, such as --set dit.n_images=30_000]]
 #
-# Measured with AMX: ingest 1 to 3 minutes, latents 18, style clusters 7, denoiser 17 to 19 images/s, so an hour; figures 40. With AVX-512
-# units for bf16 alone everything takes twice as long, without those longer still.
+# Measured with AMX: ingest 1 to 3 minutes, latents 18, denoiser 17 to 19 images/s, so an hour; figures 40. With AVX-512 units for bf16
+# alone the denoiser makes 9 images/s and finding its style clusters takes 7 minutes; without either it makes about 2 in full precision.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 datasets=${1:?usage: runs/medisyn-s-further.sh DATASETS [RUN [OPTIONS]]}

@@ -39,7 +39,7 @@ def test_another_precision_is_refused():
 def test_a_cpu_that_is_slower_in_bf16_says_so_once(ratio, monkeypatch, capsys):
     rows = [machine.Row("speed", "cpu fp32 GFLOP/s", 37.5), machine.Row("speed", "cpu bf16 over fp32", ratio)]
     monkeypatch.setattr(machine, "speed", lambda: iter(rows))
-    device.weigh_half.cache_clear()
+    device.warn_of_slow_half.cache_clear()
     device.settle(CPU)
     assert not capsys.readouterr().err                # full precision was asked for
     device.quicken("bf16")
@@ -48,7 +48,7 @@ def test_a_cpu_that_is_slower_in_bf16_says_so_once(ratio, monkeypatch, capsys):
     said = capsys.readouterr().err.splitlines()
     assert [line.split("; ")[1] for line in said] == ["--set precision=fp32 is quicker here"] * (ratio < 1)
     assert all("0.017 times" in line for line in said)
-    device.weigh_half.cache_clear()
+    device.warn_of_slow_half.cache_clear()
 
 
 def test_without_a_compiler_it_says_what_is_missing(monkeypatch):

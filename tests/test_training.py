@@ -14,7 +14,7 @@ from torch import nn
 from medisyn import recipe
 from medisyn.data import facts, records
 from medisyn.models.dit import Dit, DitConfig
-from medisyn.training import adversary, autoencoder, batches, diffusion, stages, text
+from medisyn.training import adversary, autoencoder, batches, diffusion, run, stages, text
 from medisyn.training.batches import Pixels
 from medisyn.training.diffusion import DitSettings
 from medisyn.training.ema import Ema, gamma_of
@@ -330,9 +330,9 @@ def test_gamma_gives_the_width_it_was_asked_for(width):
 
 def test_progress_is_told_whatever_the_stride(monkeypatch):
     said = []
-    monkeypatch.setattr(stages, "say", said.append)
+    monkeypatch.setattr(run, "say", said.append)
     for stride in (1, 96):
-        tell = stages.counter("latents", 100)
+        tell = run.counter("latents", 100)
         for done in range(stride, 300, stride):
             tell(done, 299)
         tell(299, 299)
@@ -342,8 +342,8 @@ def test_progress_is_told_whatever_the_stride(monkeypatch):
 
 def test_a_stage_that_counts_tells_at_every_so_many_and_when_it_has_been_silent_for_long(monkeypatch, capsys):
     now = [0.0]
-    monkeypatch.setattr(stages.time, "monotonic", lambda: now[0])
-    tell = stages.counter("pixels", every=100, seconds=30)
+    monkeypatch.setattr(run.time, "monotonic", lambda: now[0])
+    tell = run.counter("pixels", every=100, seconds=30)
     for done, at in ((40, 10), (110, 20), (140, 45), (150, 51), (160, 60), (170, 65)):
         now[0] = at
         tell(done, 170)

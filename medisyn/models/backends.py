@@ -159,11 +159,11 @@ def function(core: Any, network: Any, options: dict[str, Any], home: Path, made:
     for any number of images a network takes a fifth to a third more time for each."""
     def another() -> Any:
         try:
-            compiled = core.compile_model(network, "CPU", options | SPARING)
+            ready = core.compile_model(network, "CPU", options | SPARING)
         except RuntimeError:   # this version of OpenVINO has no such property
-            compiled = core.compile_model(network, "CPU", options)
+            ready = core.compile_model(network, "CPU", options)
         forget_pages(home)
-        return compiled.create_infer_request()
+        return ready.create_infer_request()
     idle = [another() for _ in range(made)]   # list.pop and list.append are one step each for threads
 
     def call(*given: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ def settle(device: torch.device) -> None:
     """What has to be said once a process before a GPU trains, or a CPU with compiled blocks."""
     if device.type != "cuda":
         if QUICK["half"]:
-            weigh_half()
+            warn_of_slow_half()
         if QUICK["compiled"]:
             import torch._dynamo
             torch._dynamo.config.recompile_limit = 64
@@ -62,7 +62,7 @@ def settle(device: torch.device) -> None:
 
 
 @functools.cache
-def weigh_half() -> None:
+def warn_of_slow_half() -> None:
     """Say, once a process, where a CPU is slower in the bf16 asked for than in full precision (without units by 60 times)."""
     ratio = next(row.value for row in machine.speed() if row.name == "cpu bf16 over fp32")
     if ratio < 1:

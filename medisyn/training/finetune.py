@@ -25,8 +25,7 @@ from medisyn.training import adapt, batches, cache, device, finetune_needs, froz
 from medisyn.training.adapt import Tuned
 from medisyn.training.finetune_settings import FinetuneRecipe
 from medisyn.training.nearness import Near, Nearness
-from medisyn.training.run import Stage, join_ranks, rank, say, wait, world, write_json
-from medisyn.training.stages import counter
+from medisyn.training.run import Stage, counter, join_ranks, rank, say, wait, world, write_json
 
 STAGES = ("cache", "prior", "tune", "model", "guard")
 PREVIEWED = 4   # sentences of the sample sheet

@@ -48,6 +48,19 @@ def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
+def counter(name: str, every: int = 5000, seconds: float = 30.0) -> Callable[[int, int], None]:
+    """Progress of a stage that only counts, by ones or in strides: each time so many are done, or so many seconds have gone."""
+    told, at = 0, time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told, at
+        if done == total or done // every != told // every or time.monotonic() - at > seconds:
+            say(f"{name}: {done:,} of {total:,}")
+            at = time.monotonic()
+        told = done
+    return tell
+
+
 def join_ranks() -> None:
     """Meet the other processes, where there are any."""
     ranks.join_ranks()

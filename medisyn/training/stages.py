@@ -12,8 +12,7 @@ import dataclasses
 import functools
 import json
 import shutil
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -48,7 +47,7 @@ from medisyn.training.batches import Pixels
 from medisyn.training.diffusion import Reader
 from medisyn.training.latents import Latents
 from medisyn.training.results import keep, kept, reader, scaled_vae
-from medisyn.training.run import Stage, join_ranks, rank, say, wait, write_json
+from medisyn.training.run import Stage, counter, join_ranks, rank, say, wait, write_json
 from medisyn.training.settings import Recipe
 
 STAGES = ("text", "vae", "latents", "decoder", "dit", "recogniser", "model", "guard")
@@ -155,19 +154,6 @@ def packed(recipe: Recipe, folder: Path, keep: bool) -> Pixels:
     collections = [Path(c).expanduser().absolute() for c in recipe.data.collections]
     return batches.pack(collections, folder / "pixels", recipe.data.packed_side, progress=counter("pixels"),
                         keep=keep, message=say, image_types=recipe.data.image_types)
-
-
-def counter(name: str, every: int = 5000, seconds: float = 30.0) -> Callable[[int, int], None]:
-    """Progress of a stage that only counts, by ones or in strides: each time so many are done, or so many seconds have gone."""
-    told, at = 0, time.monotonic()
-
-    def tell(done: int, total: int) -> None:
-        nonlocal told, at
-        if done == total or done // every != told // every or time.monotonic() - at > seconds:
-            say(f"{name}: {done:,} of {total:,}")
-            at = time.monotonic()
-        told = done
-    return tell
 
 
 def do_text(recipe: Recipe, folder: Path, stage: Stage, pixels: Pixels, resume: bool) -> bool:
