@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from medisyn import flow, samplers, velocities
-from medisyn.cores import CORES
+from medisyn.cores import CORES, cores
 from medisyn.data import facts, prompts
 from medisyn.data.provenance import Provenance
 from medisyn.data.understanding import Understanding
@@ -70,7 +70,7 @@ def hooked(drive: flow.Velocity, hooks: list[Callable[[], None]]) -> flow.Veloci
 
 def own(model: Model, backend: str = backends.DEFAULT) -> Painter:
     """The painter of a model folder that `medisyn train` made from nothing; backend: a name in `backends.BACKENDS`."""
-    computed = backends.of(model, backend)
+    computed = backends.of(model, backend, min(2, cores()))   # two calls of a guided step, or of two images
     hooks: list[Callable[[], None]] = []
 
     @torch.no_grad()

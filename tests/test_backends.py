@@ -1,12 +1,15 @@
 """Backends: another way to compute the same networks gives the same image, and says so where it does not."""
 
+import mmap
 import os
+import re
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -182,6 +185,59 @@ def test_many_threads_at_once_give_what_one_gives(maker):
     assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
 
 
+class Core:
+    """OpenVINO's, as far as `function` asks: it counts what it compiles, and may know no such property."""
+
+    def __init__(self, knows: bool = True):
+        self.knows, self.asked = knows, []
+
+    def compile_model(self, network: str, device: str, options: dict) -> "Core":
+        if not self.knows and set(backends.SPARING) & set(options):
+            raise RuntimeError("Unsupported property")
+        self.asked.append(options)
+        return self
+
+    def create_infer_request(self) -> "Core":
+        return self
+
+    def infer(self, given: dict) -> list[np.ndarray]:
+        return [given[0] + 1]
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_as_many_are_compiled_as_calls_overlap_with_code_for_chains_of_operations_left_out(knows, tmp_path):
+    core = Core(knows)
+    add = backends.function(core, "network", {"NUM_STREAMS": 0}, tmp_path, 2)
+    assert len(core.asked) == 2
+    assert add(torch.arange(3)).tolist() == [1, 2, 3]
+    assert core.asked == [{"NUM_STREAMS": 0} | (backends.SPARING if knows else {})] * 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").is_file(), reason="tells Linux's kernel what pages may go")
+def test_pages_of_converted_networks_are_given_back_and_can_be_read_again(tmp_path):
+    if subprocess.run(["stat", "-f", "-c", "%T", tmp_path], capture_output=True, text=True).stdout.strip() == "tmpfs":
+        pytest.skip("files of this folder have no place but memory")
+    home, other = tmp_path / "kept", tmp_path / "kept-not"
+    content = os.urandom(1 << 22)
+    for folder in (home, other):
+        folder.mkdir()
+        (folder / "denoiser.bin").write_bytes(content)
+
+    def held(folder: Path) -> int:
+        """KiB of the file in memory, as this process has it mapped."""
+        found = re.search(rf"{folder / 'denoiser.bin'}\n(?:.*\n)*?Rss: +(\d+) kB", Path("/proc/self/smaps").read_text())
+        return int(found[1])
+    with (home / "denoiser.bin").open("rb") as a, (other / "denoiser.bin").open("rb") as b:
+        os.fsync(a.fileno())   # what is not on disk yet stays
+        mine, theirs = (mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) for file in (a, b))
+        assert mine[:] == theirs[:] == content
+        assert held(home) == held(other) == 4096
+        backends.forget_pages(home)
+        assert held(home) < 1024
+        assert held(other) == 4096
+        assert mine[:] == content
+
+
 @OPENVINO
 def test_processes_compute_with_the_backend_that_was_asked_for(phantom_run):
     other = medisyn.load(phantom_run / "model", "openvino")
@@ -217,6 +273,35 @@ os.kill(os.getpid(), signal.SIGINT)
 """
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout) == (0, "asked to stop\n"), done.stderr
+
+
+AT_ONCE = """
+import os, sys, threading
+import torch
+from medisyn import painters
+from medisyn.models import backends
+sys.setswitchinterval(1e-6)
+model, n = painters.load(sys.argv[1]), 8
+made, c = backends.of(model, "openvino", n), model.dit.config
+given = (torch.zeros(1, c.latent_channels, c.latent_size, c.latent_size), torch.zeros(1), torch.zeros(1, c.n_tokens, c.text_width),
+         torch.zeros(1, c.text_width), torch.zeros(1, dtype=torch.int64), torch.zeros(1) if c.guided else None)
+start, found = threading.Barrier(n), []
+def one():
+    start.wait()
+    found.append(made.velocity(*given))
+threads = [threading.Thread(target=one) for _ in range(n)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(len(found))
+"""
+
+
+@OPENVINO
+def test_the_first_calls_of_a_process_may_come_from_many_threads_at_once(environment, phantom_run, tmp_path):
+    for _ in range(3):   # before, three of four processes never came back
+        done = subprocess.run([sys.executable, "-c", AT_ONCE, phantom_run / "model"], capture_output=True, text=True, check=False,
+                              env=environment | {"XDG_CACHE_HOME": str(tmp_path)}, timeout=100)
+        assert (done.returncode, done.stdout) == (0, "8\n"), done.stderr
 
 
 @OPENVINO

@@ -10,12 +10,14 @@ thread that asks for it.
 """
 
 import contextlib
+import ctypes
 import functools
 import hashlib
 import os
 import shutil
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -33,7 +35,10 @@ from medisyn.models.dit import Dit
 DEFAULT = "torch"
 PRECISIONS = {"openvino": "f32", "openvino-bf16": "bf16"}   # what OpenVINO calls them
 BACKENDS = (DEFAULT, *PRECISIONS)
+SPARING = {"SNIPPETS_MODE": "DISABLE"}   # no code made for chains of small operations: 37 MiB less a denoiser, hardly slower
+PAGEOUT = 21         # Linux's madvise: these pages may go, what is read again comes from their file
 FORM = "one image"   # of the networks that are kept
+TABLE, TABLED = threading.Lock(), threading.Event()   # see `inferred`
 UNUSED_DAYS = 60     # after which they are removed when others are made
 INSTALL = 'pip install "medisyn[openvino]"'
 
@@ -47,13 +52,14 @@ class Backend:
     decode: Callable[[Tensor], Tensor]   # latent (B, c, h, w) -> image (B, 3, 8h, 8w)
 
 
-def of(model: Model, name: str = DEFAULT) -> Backend:
-    """A model's networks in a backend. ValueError for one that is not there."""
+def of(model: Model, name: str = DEFAULT, calls: int = 1) -> Backend:
+    """A model's networks in a backend. ValueError for one that is not there. calls: of the denoiser that will overlap; for more of
+    them it gets ready when they come."""
     checked(name)
     if name == DEFAULT:
         return Backend(lambda x, t, tokens, pooled, style, guidance: model.dit(x, t, tokens, pooled, style, None, guidance),
                        lambda latent: model.vae.decode(latent.contiguous(memory_format=torch.channels_last)))
-    return compiled(model, PRECISIONS[name])
+    return compiled(model, PRECISIONS[name], calls)
 
 
 def checked(name: str) -> None:
@@ -92,10 +98,12 @@ def shared_core() -> Any:
     return imported().Core()
 
 
-def compiled(model: Model, precision: str) -> Backend:
+def compiled(model: Model, precision: str, calls: int) -> Backend:
     """A model's networks in OpenVINO; what it makes of them is kept in the user's cache, so that it is converted once."""
     options = {"NUM_STREAMS": 0, "INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": precision}   # 0: the caller's own thread
-    denoise, decode = (function(shared_core(), network, options) for network in converted(model))
+    home, (denoiser, decoder) = kept(model, imported().__version__), converted(model)
+    denoise = function(shared_core(), denoiser, options, home, calls)   # all of them before the decoder: least is held then
+    decode = function(shared_core(), decoder, options, home)
     return Backend(lambda x, t, tokens, pooled, style, guidance: denoise(
         x, t, tokens, pooled, style, *([] if guidance is None else [guidance])), decode)
 
@@ -146,14 +154,19 @@ class Decoded(nn.Module):
         return self.vae.decode(latent)
 
 
-def function(core: Any, network: Any, options: dict[str, Any]) -> Callable[..., Tensor]:
-    """A network of one image as a function of any number of them, in any number of threads: each call has a compiled one to itself,
-    as many are made as calls overlap. OpenVINO's own threads are not used: one image is one thread's work, and with two of its
-    streams (2026.4) now and then a run never came back, both threads asleep. Compiled for any number of images a network takes a
-    fifth to a third more time for each."""
+def function(core: Any, network: Any, options: dict[str, Any], home: Path, made: int = 1) -> Callable[..., Tensor]:
+    """A network of one image as a function of any number of them, in any number of threads: each call has a compiled one to itself;
+    `made` are there from the beginning, and as many more are made as calls overlap. OpenVINO's own threads are not used: one image
+    is one thread's work, and with two of its streams (2026.4) now and then a run never came back, both threads asleep. Compiled
+    for any number of images a network takes a fifth to a third more time for each."""
     def another() -> Any:
-        return core.compile_model(network, "CPU", options).create_infer_request()
-    idle = [another()]   # list.pop and list.append are one step each for threads
+        try:
+            ready = core.compile_model(network, "CPU", options | SPARING)
+        except RuntimeError:   # this version of OpenVINO has no such property
+            ready = core.compile_model(network, "CPU", options)
+        forget_pages(home)
+        return ready.create_infer_request()
+    idle = [another() for _ in range(made)]   # list.pop and list.append are one step each for threads
 
     def call(*given: Tensor) -> Tensor:
         try:
@@ -163,12 +176,26 @@ def function(core: Any, network: Any, options: dict[str, Any]) -> Callable[..., 
         try:
             arrays, found = [np.ascontiguousarray(value.numpy()) for value in given], []
             for i in range(len(arrays[0])):
-                made = request.infer({k: array[i:i + 1] for k, array in enumerate(arrays)})
-                found.append(np.array(made[0]))   # a copy: the request writes over its own the next time
+                result = inferred(request, {k: array[i:i + 1] for k, array in enumerate(arrays)})
+                found.append(np.array(result[0]))   # a copy: the request writes over its own the next time
             return torch.from_numpy(np.concatenate(found))
         finally:
             idle.append(request)
     return call
+
+
+def inferred(request: Any, given: dict[int, np.ndarray]) -> Any:
+    """What a request gives; the first one of a process has it to itself.
+
+    Whoever first touches a tensor's data fills a table in OpenVINO's binding (2026.4): of two threads that do so at once one
+    holds the table and waits for the interpreter, the other holds the interpreter and waits for the table, for ever.
+    """
+    if TABLED.is_set():
+        return request.infer(given)
+    with TABLE:
+        result = request.infer(given)
+        TABLED.set()
+        return result
 
 
 def kept(model: Model, version: str) -> Path:
@@ -202,6 +229,17 @@ def intermediate(network: nn.Module, shapes: list[tuple[tuple[int, ...], torch.d
                 path.replace(home / path.name)
         forget_unused(home)
     return made
+
+
+def forget_pages(home: Path) -> None:
+    """Let the kernel have back the pages of the converted networks in a folder that this process has mapped: a compiled one has its
+    weights once more, in its own order, and hardly reads them again. Where that is not Linux, nothing happens."""
+    maps = Path("/proc/self/maps")
+    for line in maps.read_text(encoding="utf-8", errors="replace").splitlines() if maps.is_file() else ():
+        span, *_, path = line.split(maxsplit=5)
+        if path.startswith(f"{home.resolve()}{os.sep}"):
+            start, end = (int(value, 16) for value in span.split("-"))
+            ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), PAGEOUT)
 
 
 def forget_unused(home: Path) -> None:
