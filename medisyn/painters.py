@@ -106,7 +106,7 @@ def own(model: Model, backend: str = backends.DEFAULT) -> Painter:
 
         since = card.guidance_from
         if card.guidance_since:
-            since = card.guidance_since.get(prompts.understand(how.prompt).image_type, since)
+            since = card.guidance_since.get(prompts.understand(how.prompt, model.support).image_type, since)
 
         def guides(t: Tensor) -> bool:
             return since <= float(t[0]) <= card.guidance_until

@@ -97,6 +97,10 @@ class Synthesizer:
                             f"{nearest_known(understood, self.model.support)}")
         if understood.image_type is None:
             return Plan(prompt, understood, prompt, tuple(warnings))
+        if understood.also:
+            taken, *others = (vocabulary.IMAGE_TYPES[t].label for t in (understood.image_type, *understood.also))
+            warnings.append(f"{prompt!r} names no image type; it is drawn as {taken}, of which there are most training images "
+                            f"of this; name {' or '.join(others)} for another")
         plain = prompts.canonical(record_of(understood, id="", file_name=""))
         return Plan(prompt, understood, self.painter.phrase(prompt, understood, plain), tuple(warnings))
 
@@ -222,7 +226,7 @@ class Synthesizer:
         if (how.backend or backends.DEFAULT) != self.backend:
             raise ValueError(f"the image was computed by {how.backend or backends.DEFAULT}, this model is computed by "
                              f"{self.backend}; load it with the backend of the image")
-        understood = prompts.understand(how.prompt, taught=self.painter.words)
+        understood = prompts.understand(how.prompt, self.model.support, self.painter.words)
         (again,) = self.many([(Plan(how.prompt, understood, how.read_as, ()), how)], look=False)
         return again
 

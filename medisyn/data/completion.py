@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medisyn.data import vocabulary
-from medisyn.data.understanding import SLOTS, Understanding
+from medisyn.data.understanding import SLOTS, Understanding, lack, shown
+from medisyn.data.vocabulary import IMAGE_TYPES, closed
 
 PRESENT, ABSENT, COUNT, STYLES = 5, 6, 7, 8  # columns of a support row; STYLES: how often each style cluster occurs in it
 
@@ -28,20 +28,39 @@ class Completion:
 
 
 def complete(understood: Understanding, support: Sequence[Sequence], seed: int) -> Completion:
-    """Draw the rest by the seed. Findings are added only where a training combination shows all that was asked for."""
-    if understood.image_type is None:
+    """Draw the rest by the seed, from the training combinations that lack least of what was asked for.
+
+    Findings are added only where a combination shows all of it. What no image of this type shows or lacks ("right" of a brain)
+    is not told to the network, which never learnt it.
+    """
+    mine = [row for row in support if row[0] == understood.image_type]
+    if not mine:
         return Completion(understood, None)
-    for wanted in (understood, dataclasses.replace(understood, findings={}), Understanding(image_type=understood.image_type)):
-        rows = [row for row in support if matches(wanted, row)]
-        if rows:
-            break
-    else:
-        return Completion(understood, None)
+    rows = [row for row in mine if lack(understood, row) == 0]
+    whole = bool(rows)
+    if not whole:
+        lacks = [lack(closed_facts(understood), row) for row in mine]
+        rows = [row for row, lacking in zip(mine, lacks, strict=True) if lacking == min(lacks)]
     rng = np.random.default_rng([seed, 1])
     row = rows[chosen(rng, [row[COUNT] for row in rows])]
     styles = sorted((int(style), n) for style, n in row[STYLES].items())
     style = styles[chosen(rng, [n for _, n in styles])][0] if styles else None
-    return Completion(filled(understood, row, findings=wanted is understood), style)
+    return Completion(filled(understood if whole else learnt(understood, mine), row, findings=whole), style)
+
+
+def closed_facts(understood: Understanding) -> Understanding:
+    """An understanding with all that follows from its findings: of "normal", that no disease is there."""
+    return dataclasses.replace(understood, findings=closed(understood.findings, understood.image_type, understood.view))
+
+
+def learnt(understood: Understanding, rows: Sequence[Sequence]) -> Understanding:
+    """The facts of an understanding that some of the rows show, or lack where it denies them."""
+    slots = {slot: None for at, slot in enumerate(SLOTS) if slot not in ("image_type", "anatomy")
+             and getattr(understood, slot) not in {row[at] for row in rows}}
+    if not any(shown(row[1], understood.anatomy) for row in rows):
+        slots["anatomy"] = IMAGE_TYPES[rows[0][0]].default_anatomy
+    known = {(name, present) for row in rows for present, at in ((True, PRESENT), (False, ABSENT)) for name in row[at]}
+    return dataclasses.replace(understood, **slots, findings=dict(known.intersection(understood.findings.items())))
 
 
 def filled(understood: Understanding, row: Sequence, findings: bool) -> Understanding:
@@ -56,14 +75,3 @@ def chosen(rng: np.random.Generator, counts: Sequence[int]) -> int:
     weight = np.asarray(counts, float)
     return int(rng.choice(len(weight), p=weight / weight.sum()))
 
-
-def matches(understood: Understanding, row: Sequence) -> bool:
-    """Whether the training images of a support row show everything that was understood of a prompt."""
-    if any(wanted not in (None, has) for wanted, has in
-           zip((getattr(understood, slot) for slot in SLOTS if slot != "anatomy"),
-               (has for slot, has in zip(SLOTS, row, strict=False) if slot != "anatomy"), strict=False)):
-        return False
-    default = vocabulary.IMAGE_TYPES[row[0]].default_anatomy
-    if understood.anatomy not in (None, row[1], default):
-        return False
-    return all(name in (row[PRESENT] if present else row[ABSENT]) for name, present in understood.findings.items())

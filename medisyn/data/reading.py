@@ -12,38 +12,40 @@ from medisyn.data.vocabulary import TERMS, fold, wordings
 ORDINARY = """
 a about above absence absent adolescent adult after again age aged all along also am among an and another any anything
 appear appearance appears are area around artificial as associated at attached available baby be because been before
-being below best between both but by call called can capture captured case cases cause caused central child children
-classic clear clearly clinic clinical close closeup colour coloured com common compare conclusion consistent contain
-contains could create creates dataset date day demonstrate demonstrates demonstrating depict depicting depicts detail
-detailed detected diagnosed diagnosis diagnostic did different digital display displays do doctor does done draw due
-each either elderly et etc evidence exam examination example examples excellent exclude excluded exhibit exhibits eye
-eyes fake feature features featuring few figure file find finding findings first for found frame free from full
-further gender general generate generated generates give given good great had has have having help here high history
-hospital how however i ideal if illustrate image imagery images imaging impression in include included includes
-including indicate indicated indicates indication infant information into is isn it its just kid kind know known
-lacking lacks large like located look looking looks low made magnification main make makes making many may me medical
-middle modality more most mostly much must my near need needed needs neg negative neither neonatal neonate new newborn
-next nice no non none nor not note noted now number obtain obtained obvious of off ok okay old on one only onto or
-order other our out over own paediatric particular patch patient patients pattern pediatric per person photo
-photograph photographs photorealistic photos picture pictures plausible please point positioned positive possible
-presence present presented presenting presents previous probable probably procedure produce projection proven provide
-quality quite random rather real realistic really recorded region related report request resolution result results
-reveal revealing reveals routine rule ruled sample samples say scan scanned scans secondary section see seen senior
-several sex shot should show showing shown shows side sign signs similar simple simulate size slice small so some sort
-specimen stain stained staining standard state status student students study such suffering suggest suggesting
-suggestive suggests suspected suspicion synthesise synthesize synthetic take taken taking teaching technique teenager
-test than thank thanks that the their them then there these they thing things this those through to today toddler
-together training true type typical under unknown until up upon us use used using variant very via view viewed views
-visible visualised visualized vs want was way we were what when where whether which while whose will wish with within
-without work would year years yes yet you young your
+being below best between both but by call called camera can capture captured case cases cause caused central child
+children class classic clear clearly clinic clinical close closeup colour coloured com common compare conclusion
+consistent contain contains could create creates dataset date day demonstrate demonstrates demonstrating depict
+depicting depicts detail detailed detected diagnosed diagnosis diagnostic did different digital display displays do
+doctor does done draw due during each either elderly et etc evidence exam examination example examples excellent
+exclude excluded exhibit exhibits eye eyes fake feature features featuring few figure file find finding findings first
+for found frame free from full further gender general generate generated generates give given good great had has have
+having help here high history hospital how however i ideal if illustrate image imagery images imaging impression in
+include included includes including indicate indicated indicates indication infant information into is isn it its just
+kid kind know known lacking lacks large like located look looking looks low made magnification main make makes making
+many may me medical middle modality more most mostly much must my near need needed needs neg negative neither neonatal
+neonate new newborn next nice no non none nor not note noted now number obtain obtained obvious of off ok okay old on
+one only onto or order other our out over own paediatric particular patch patient patients pattern pediatric per
+person photo photograph photographs photorealistic photos picture pictures plausible please pls point positioned
+positive possible presence present presented presenting presents previous probable probably procedure produce
+projection proven provide pt quality quite random rather real realistic really recorded region related report request
+resolution result results reveal revealing reveals routine rule ruled sample samples say scan scanned scans secondary
+section see seen senior several sex shot should show showing shown shows side sign signs similar simple simulate situ
+size slice small so some someone sort specimen stain stained staining standard state status still student students
+study style such suffering suggest suggesting suggestive suggests suspected suspicion synthesise synthesize synthetic
+take taken taking teaching technique teenager test than thank thanks that the their them then there these they thing
+things this those through tissue to today toddler together training true turned turns type typical under unknown until
+up upon us use used using variant very via view viewed views visible visualised visualized vs want was way we were
+what when where whether which while whose will wish with within without work would year years yes yet you young your
 """
 # Words that are spelt almost like known ones and mean something else.
 NO_TYPOS = """
 breath bright cannot center centre contact contract doing going normalised normalized renal steel store stores
+minimal moderate severe advanced marked doubtful questionable slight
 """
 UPPER_ONLY = frozenset(("us", "he", "or", "it", "as", "ex", "my", "no", "bet", "bus", "ma"))  # words unless in capitals
 WEIGHTY = ("without", "negative", "absent", "absence", "evidence", "excluded", "lacking", "present", "showing", "image",
-           "patient", "findings", "examination", "technique", "projection")  # ordinary, yet read through typos
+           "patient", "findings", "examination", "technique", "projection", "severe",
+           "moderate", "minimal")  # ordinary, yet read through typos
 STOPS = frozenset((
     "but", "with", "show", "showing", "however", "although", "though", "present", "positive", "has", "reveal",
     "revealing", "demonstrate", "demonstrating", "consistent", "yes", "from", ".", ";", ":", "|"))
@@ -51,12 +53,17 @@ PRE_NO = frozenset((
     "no", "without", "not", "non", "nor", "neither", "never", "lacking", "lack", "denies", "excluding", "exclude",
     "absence", "minus", "negative for", "neg for", "free of", "free from", "rule out", "ruled out", "devoid of",
     "clear of", "instead of"))
+SEVERITIES = {tuple(words.split()): level for level, said in (
+    (1, "doubtful, questionable"), (2, "mild, minimal, slight"), (3, "moderate, moderately severe"),
+    (4, "severe, advanced, marked, end stage, endstage, gross, very severe, bone on bone")) for words in said.split(", ")}
 POST_NO = tuple(tuple(words.split()) for words in (
     "absent", "excluded", "negative", "no", "free", "ruled out", "not seen", "not see", "not present", "not visible",
     "not detected", "not shown", "not found", "not identified", "not evident", "not there", "not noted",
     "not observed", "not demonstrated", "not included"))
+YES = frozenset(("present", "visible", "seen", "noted", "shown", "normal", "healthy", "unremarkable", "intact", "yes", "positive"))
 COPULAS = frozenset(("is", "are", "was", "were", "has", "have", "been", ":", "be", "can", "could"))
 LINKS = frozenset((",", "and", "or", "nor"))
+SIDES = {"L": "left", "R": "right"}
 SMALL = {word: n for n, word in enumerate((
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
     "seventeen eighteen nineteen").split())}
@@ -125,12 +132,20 @@ def prepared(prompt: str) -> str:
     text = re.sub(r"[\u2010-\u2015\u2212]", "-", text).replace("\u2019", "'")
     text = re.sub(r"(?i)\bx[\s-]?ray", "xray", text)
     text = re.sub(r"(?i)\bxrs?\b", "xray", text)
+    text = re.sub(r"(?i)\b(?:side|laterality|eye|knee|breast)\s*[:=]\s*([LR])\b", lambda m: f"{SIDES[m[1].upper()]} side", text)
+    text = re.sub(r"(?i)\bu/s\b", "ultrasound", text)
+    text = re.sub(r"(?i)\b([LR])[\s-]?(MLO)\b", lambda m: f"{SIDES[m[1].upper()]} {m[2]}", text)
+    text = re.sub(r"(?i)\b(biopsy|histolog\w*|patholog\w*)[\s-]+(proven|confirmed|verified|proved)\b", "proven", text)
+    text = re.sub(r"(?i)\b\w+[\s-]shaped\b", "shaped", text)   # a "kidney-shaped nucleus" shows no kidney
     text = re.sub(r"(?i)\bgr\.?(?=\s?[\dIV])", "grade ", text)
+    text = re.sub(rf"(?i)\b(grade|stage|lawrence|kl|score|type)(?:\s*[:=]\s*|[\s-]+)({'|'.join(list(SMALL)[:7])}|\d)\b",
+                  lambda m: f"{m[1]} {SMALL.get(m[2].lower(), m[2])}", text)
+    text = re.sub(r"(?i)\b(\w+)=(?:0|no|false|none|absent)\b", r"no \1", text)
     text = re.sub(r"(?i)\bw/o\b\.?", "without ", text)
     text = re.sub(r"(?i)\bw/\s?", "with ", text)
     text = re.sub(r"\b([Hh])\s?&\s?([Ee])\b", r"\1&\2", text)
     text = re.sub(r"(?i)\by\s?/\s?o\b|\by\.\s?o\.", "yo", text)
-    return re.sub(r"(?i)n't\b", " not", text)
+    return re.sub(r"(?i)n't\b|(?<=do)nt\b|(?<=does)nt\b|(?<=did)nt\b|(?<=is)nt\b|(?<=was)nt\b", " not", text)
 
 
 def tokens_of(text: str) -> list[Token]:
@@ -180,20 +195,22 @@ def negated(tokens: Sequence[Token], spans: Sequence[Span]) -> set[int]:
     inside = {at: span for span in spans for at in range(span.start, span.end)}
     words = [token.text for token in tokens]
     reached: set[int] = set()
-    reaching = False
+    reaching = alone = False
     for at, word in enumerate(words):
         span = inside.get(at)
         before = words[at - 1] if at else ""
         if span is not None and at == span.start:
-            normal = any(reading.term == "normal" for reading in span.readings)
-            if before == "," and _graded(span):
-                reaching = False  # "no osteoarthritis, Kellgren-Lawrence grade 0"
+            normal = any(reading.term == "normal" and reading.present for reading in span.readings)
+            if before == "," and (_graded(span) or alone or _affirmed(words, span.end)):
+                reaching = False  # "no osteoarthritis, Kellgren-Lawrence grade 0", "no glioma, meningioma present"
             if reaching and "finding" in span.kinds() and (not normal or before in PRE_NO):
                 reached.add(at)
             elif before == ",":
                 reaching = False
-        elif span is None and _says_no(words, at, inside):
-            reaching = True
+        elif span is None and _says_no(words, at, inside) and not _is_image_type(inside.get(at + 1)):
+            after = words[at + 1] if at + 1 < len(words) else "."
+            reaching = at + 1 in inside or word != "non" and after not in ",."  # not in "non functioning", nor in "no, a mole"
+            alone = word in ("non", "not") and at + 1 in inside  # "not melanoma, seborrhoeic keratosis"
         elif span is None and word in STOPS and not (word == "with" and words[at + 1:at + 2] == ["no"]):
             reaching = False
     for span in spans:
@@ -202,8 +219,54 @@ def negated(tokens: Sequence[Token], spans: Sequence[Span]) -> set[int]:
     return reached
 
 
+def refused(tokens: Sequence[Token], span: Span) -> bool:
+    """Whether a wording names an image type that is not wanted: "not dermoscopy"."""
+    return _is_image_type(span) and span.start > 0 and tokens[span.start - 1].text in ("not", "non", "no", "without")
+
+
+def severity(tokens: Sequence[Token], spans: Sequence[Span], span: Span, levels: Iterable[int]) -> tuple[int, set[int]] | None:
+    """(how severe what a span says is, as a level of SEVERITIES; the places of the words that say so); None: nothing does.
+
+    In front of it the side and the place may stand between, "severe left knee osteoarthritis"; behind it up to three words may,
+    "osteoarthritis of the knee, moderate". What lies in another finding's reach is that finding's.
+    """
+    words = [token.text for token in tokens]
+    inside = {at: other for other in spans for at in range(other.start, other.end)}
+
+    def said(at: int) -> tuple[int, set[int]] | None:
+        for length in (3, 2, 1):
+            level = SEVERITIES.get(tuple(words[at:at + length]))
+            if level in levels and not any(place in inside for place in range(at, at + length)):
+                return level, set(range(at, at + length))
+        return None
+
+    for at in range(span.start - 1, max(-1, span.start - 7), -1):
+        if found := said(at):
+            return found
+        if words[at] in STOPS or words[at] == "," or at in inside and "finding" in inside[at].kinds():
+            break
+    for at in range(span.end, min(len(words), span.end + 6)):
+        if (found := said(at)) and not any(place in inside and "finding" in inside[place].kinds()
+                                           for place in range(max(found[1]) + 1, max(found[1]) + 3)):
+            return found
+        if words[at] in STOPS - {":"} or at in inside and "finding" in inside[at].kinds():
+            break
+    return None
+
+
 def _graded(span: Span) -> bool:
     return any(reading.term.rpartition("_")[2].isdigit() for reading in span.readings)
+
+
+def _affirmed(words: Sequence[str], at: int) -> bool:
+    """Whether the words from `at` on say that what stands before them is there: "no glioma, meningioma present"."""
+    while at < len(words) and words[at] in COPULAS - {":"}:
+        at += 1
+    return at < len(words) and words[at] in YES
+
+
+def _is_image_type(span: Span | None) -> bool:
+    return span is not None and "image_type" in span.kinds()
 
 
 def _says_no(words: Sequence[str], at: int, inside: dict[int, Span]) -> bool:
@@ -229,13 +292,15 @@ def _denied(words: Sequence[str], at: int, inside: dict[int, Span]) -> bool:
 
 
 def _joined(words: Sequence[str], spans: Sequence[Span], last: Span) -> list[Span]:
-    group = [last]
+    """The spans that share what is said behind the last: "X, Y and Z absent"; of "X, Z absent" only Z is."""
+    group, linked = [last], set()
     for span in reversed([span for span in spans if span.end < last.start]):
-        between = words[span.end:group[-1].start]
-        if not between or set(between) - LINKS:
+        between = set(words[span.end:group[-1].start])
+        if not between or between - LINKS:
             break
         group.append(span)
-    return group
+        linked |= between
+    return group if linked - {","} else [last]
 
 
 def age_of(text: str) -> tuple[float | None, str | None, str]:
@@ -281,6 +346,8 @@ def _phrases() -> tuple[dict[tuple[str, ...], tuple[Reading, ...]], int, frozens
             add(words, Reading(term.name, True, term.image_types, local=False))
         for words, where in term.local.items():
             add(words, Reading(term.name, True, tuple(where), local=True))
+        for words, where in term.local_opposites.items():
+            add(words, Reading(term.name, False, tuple(where), local=True))
         for words in term.opposites:
             add(words, Reading(term.name, False, term.image_types, local=False))
     known = frozenset(word for key in table for word in key if len(word) >= 5 and word.isalpha())

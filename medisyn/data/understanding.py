@@ -10,6 +10,8 @@ from medisyn.data.vocabulary import IMAGE_TYPES, TERMS, closed, label, nearest
 
 SLOTS = ("image_type", "anatomy", "view", "technique", "laterality")  # the first columns of a support table
 SUGGESTED = 12  # of the words not understood, for how many the nearest known ones are looked up
+WEIGHTS = {"image_type": 20, "present": 5, "anatomy": 4, "absent": 2, "against": 4}  # of what a training combination lacks; else 1
+NORMAL_GRADES = {"bone_xray": "kellgren_lawrence_0", "gi_endoscopy": "inactive_colitis"}
 LOOSE = 0.05    # how much a word that has its sense only in some image types ("lesion") speaks for them
 HANDICAP = {"oct": 0.01}  # of two types that fit equally, people name this one: a "retina" alone is a photograph
 
@@ -31,6 +33,7 @@ class Understanding:
     nearest: dict[str, tuple[str, ...]] = field(default_factory=dict)  # for each of them the nearest known terms
     taught: dict[str, bool] = field(default_factory=dict)              # new words of the model, and whether they are wanted
     support: int | None = None                                         # training images like this; None: not counted
+    also: tuple[str, ...] = ()                                         # image types that would fit as well, fewer of them trained
 
 
 def understand(prompt: str, support: Sequence[Sequence] | None = None, taught: Iterable[str] = ()) -> Understanding:
@@ -41,10 +44,13 @@ def understand(prompt: str, support: Sequence[Sequence] | None = None, taught: I
     text, words = reading.marked(prompt, taught)
     age, sex, rest = reading.age_of(reading.prepared(text))
     tokens = reading.meant(reading.tokens_of(rest))
-    spans = reading.spans_of(tokens)
+    spans = [span for span in reading.spans_of(tokens) if not reading.refused(tokens, span)]
     marks = [Span(at, at + 1, ()) for at, token in enumerate(tokens) if words and token.typed == reading.MARK]
     denied = reading.negated(tokens, sorted([*spans, *marks], key=lambda span: span.start))
     possible = _image_types(spans)
+    also: tuple[str, ...] = ()
+    if support is not None and 1 < len(possible) < len(IMAGE_TYPES):
+        possible, also = _most_trained(tokens, spans, possible, denied, support)
     image_type = possible[0] if len(possible) == 1 else None
     facts, findings, used = _facts(tokens, spans, possible, denied)
     wanted: dict[str, bool] = {}
@@ -55,12 +61,17 @@ def understand(prompt: str, support: Sequence[Sequence] | None = None, taught: I
         facts["specialty"] = IMAGE_TYPES[image_type].specialty
         facts.setdefault("anatomy", IMAGE_TYPES[image_type].default_anatomy)
     facts.setdefault("sex", sex)
+    if support is not None:
+        findings = _as_trained(findings, image_type, support)
     for name in [name for name, present in findings.items() if present]:
         for follows in _implied(name):
             findings.setdefault(follows, True)
+    if findings.get("normal") and any(present and TERMS[name].abnormal for name, present in findings.items()):
+        del findings["normal"]  # "no mass, but calcifications"
     strange = _not_understood(tokens, used)
     understood = Understanding(image_type=image_type, findings=findings, age_years=age, not_understood=strange,
-                               nearest={words: tuple(nearest(words)) for words in strange[:SUGGESTED]}, taught=wanted, **facts)
+                               nearest={words: tuple(nearest(words)) for words in strange[:SUGGESTED]}, taught=wanted,
+                               also=also, **facts)
     return understood if support is None else replace(understood, support=count_support(understood, support))
 
 
@@ -103,8 +114,7 @@ def nearest_known(understood: Understanding, table: Sequence[Sequence]) -> str |
     table = [row for row in table if understood.image_type in (None, row[0])]
     if not table:
         return None
-    weight = {"present": 5, "anatomy": 4, "absent": 2}
-    row = min(table, key=lambda row: (sum(weight.get(slot, 1) for slot, _ in _missing(understood, row)), -row[7]))
+    row = min(table, key=lambda row: (lack(understood, row), -row[7]))
     kept = {slot: value for slot, value in zip(SLOTS[1:], row[1:], strict=False) if value and value == getattr(understood, slot)}
     present = [name for name in row[5] if understood.findings.get(name)]
     absent = [name for name in row[6] if understood.findings.get(name) is False]
@@ -113,19 +123,26 @@ def nearest_known(understood: Understanding, table: Sequence[Sequence]) -> str |
     return ", ".join(_told(near)) + f" ({count_support(near, table):,} images)"
 
 
+def lack(understood: Understanding, row: Sequence) -> int:
+    """How much of an understanding a row of the support table does not show: findings weigh more than how they were taken, and
+    what the row shows the other way round more than what it is silent about."""
+    against = sum(name in row[6 if present else 5] for name, present in understood.findings.items())
+    return sum(WEIGHTS.get(slot, 1) for slot, _ in _missing(understood, row)) + WEIGHTS["against"] * against
+
+
 def _missing(understood: Understanding, row: Sequence) -> list[tuple[str, str]]:
     """What a row of the support table does not show of an understanding, as (slot, word)."""
     u = understood
     default = IMAGE_TYPES[u.image_type].default_anatomy if u.image_type else None
     lacks = [(slot, wanted) for slot, wanted, found in zip(SLOTS, map(u.__getattribute__, SLOTS), row, strict=False)
-             if wanted not in (None, found) and not (slot == "anatomy" and (wanted == default or _shows(found,
-                                                                                                        wanted)))]
+             if wanted not in (None, found) and not (slot == "anatomy" and (wanted == default or shown(found, wanted)))]
     lacks += [("present", name) for name, present in u.findings.items() if present and name not in row[5]]
     return lacks + [("absent", name) for name, present in u.findings.items() if not present and name not in row[6]]
 
 
-def _shows(found: str | None, wanted: str) -> bool:
-    return found in TERMS and wanted in TERMS[found].shows
+def shown(found: str | None, wanted: str | None) -> bool:
+    """Whether images of one anatomy show another: of the brain the head."""
+    return found == wanted or found in TERMS and wanted in TERMS[found].shows
 
 
 def _told(u: Understanding) -> list[str]:
@@ -135,7 +152,8 @@ def _told(u: Understanding) -> list[str]:
     where = " ".join(word for word in (u.laterality, label(place) if place else "") if word)
     age = ("" if u.age_years is None else f"{u.age_years:g} years" if u.age_years >= 2 else
            f"{12 * u.age_years:.0f} months")
-    parts = [label(u.image_type) if u.image_type else "", where, f"{label(u.view)} view" if u.view else "",
+    kinds = " or ".join(label(name) for name in (u.image_type, *u.also)) if u.image_type else ""
+    parts = [kinds, where, f"{label(u.view)} view" if u.view else "",
              label(u.technique) if u.technique else "", u.sex or "", age]
     for name, present in u.findings.items():
         if name == "normal":
@@ -159,9 +177,33 @@ def _image_types(spans: Sequence[Span]) -> list[str]:
         specialties = {sense.term for sense in span.readings if TERMS[sense.term].kind == "specialty"}
         for name, kind in IMAGE_TYPES.items():
             votes[name] += 0.3 * (kind.specialty in specialties)
+    if max(named.values(), default=1) < 1 and LOOSE < max(votes.values()):
+        named = {name: n for name, n in named.items() if votes[name] > 0}  # a "picture" of a neutrophil is no photograph
     scores = {name: 10 * named.get(name, 0) + votes[name] for name in (named or IMAGE_TYPES)}
     best = max(scores.values())
     return [name for name, score in scores.items() if score > best - 1e-6] if best > LOOSE else list(IMAGE_TYPES)
+
+
+def _most_trained(tokens: Sequence[Token], spans: Sequence[Span], possible: list[str], denied: set[int],
+                  support: Sequence[Sequence]) -> tuple[list[str], tuple[str, ...]]:
+    """Of image types that fit a prompt equally the one with most training images of what it says, and the others that have some;
+    all of them where none has, or where the prompt says nothing else."""
+    counts = {}
+    for name in possible:
+        facts, findings, _ = _facts(tokens, spans, [name], denied)
+        if findings or "anatomy" in facts:
+            counts[name] = count_support(Understanding(name, findings=findings, **facts), support)
+    trained = sorted((name for name in counts if counts[name]), key=lambda name: -counts[name])
+    return (trained[:1], tuple(trained[1:])) if trained else (possible, ())
+
+
+def _as_trained(findings: dict[str, bool], image_type: str | None, support: Sequence[Sequence]) -> dict[str, bool]:
+    """"Normal" as the grade that means it, where training images of this type were graded and none was called normal."""
+    shown = {name for row in support if row[0] == image_type for name in row[5]}
+    grade = NORMAL_GRADES.get(image_type or "")
+    if findings.get("normal") and grade in shown and "normal" not in shown:
+        return {grade if name == "normal" else name: present for name, present in findings.items()}
+    return findings
 
 
 def _facts(tokens: Sequence[Token], spans: Sequence[Span], possible: Sequence[str],
@@ -171,27 +213,35 @@ def _facts(tokens: Sequence[Token], spans: Sequence[Span], possible: Sequence[st
     findings: dict[str, bool] = {}
     used: set[int] = set()
     default = IMAGE_TYPES[possible[0]].default_anatomy if len(possible) == 1 else None
+    places = {sense.term for span in spans for sense in _senses(span, possible) if TERMS[sense.term].kind == "anatomy"}
     for span in spans:
         sense = _sense(span, possible)
         kind = TERMS[sense.term].kind if sense else None
+        if sense and sense.local and kind == "finding" and _elsewhere(TERMS[sense.term].sites, places):
+            continue  # a cyst of the kidney is no breast lesion
         if sense is None or kind == "laterality" and _lone_letter(span, tokens) and not _beside(span, spans):
             continue
         used.update(range(span.start, span.end))
         if kind == "finding":
-            present = sense.present != (span.start in denied)
-            findings[sense.term] = present or (findings.get(sense.term, False) and sense.term != "normal")
+            for place in _senses(span, possible):
+                if TERMS[place.term].kind == "anatomy":   # "colon cancer"
+                    facts.setdefault("anatomy", place.term)
+            present, name = sense.present != (span.start in denied), sense.term
+            grades = TERMS[name].grades if sense.present else {}
+            if grades and (told := reading.severity(tokens, spans, span, grades)):
+                name = grades[told[0]]
+                used |= told[1]
+            findings[name] = present or (findings.get(name, False) and name != "normal")
         elif kind == "anatomy" and default in TERMS[sense.term].shows and not TERMS[sense.term].applies_to(possible[0]):
             continue  # the heart on a chest X-ray
-        elif kind not in ("image_type", "specialty") and facts.get(kind, default) == default:
-            facts[kind] = sense.term  # the first word holds, but a region says more than the whole organ
+        elif kind not in ("image_type", "specialty") and _says_more(sense.term, facts.get(kind, default), default):
+            facts[kind] = sense.term
     return facts, findings, used
 
 
 def _sense(span: Span, possible: Sequence[str]) -> reading.Reading | None:
     """The sense that fits the image types; where none fits, a whole word is still itself, an abbreviation nothing."""
-    fits = [sense for sense in span.readings if sense.term in possible
-            or sense.term not in IMAGE_TYPES and (not sense.where or set(sense.where) & set(possible))]
-    fits = [sense for sense in fits if sense.term not in IMAGE_TYPES] or fits
+    fits = _senses(span, possible)
     if len({(sense.term, sense.present) for sense in fits}) > 1:
         return fits[0] if len(possible) == 1 or fits[0].term in IMAGE_TYPES else None
     if fits:
@@ -202,6 +252,24 @@ def _sense(span: Span, possible: Sequence[str]) -> reading.Reading | None:
     whole = span.end - span.start > 1 or len(TERMS[sense.term].label) > 4
     movable = not sense.local and TERMS[sense.term].kind != "laterality"
     return sense if whole and movable and len(span.readings) == 1 else None
+
+
+def _senses(span: Span, possible: Sequence[str]) -> list[reading.Reading]:
+    """The senses that fit the image types, findings first; an image type itself only where nothing else does."""
+    fits = [sense for sense in span.readings if sense.term in possible
+            or sense.term not in IMAGE_TYPES and (not sense.where or set(sense.where) & set(possible))]
+    fits = [sense for sense in fits if sense.term not in IMAGE_TYPES] or fits
+    return sorted(fits, key=lambda sense: TERMS[sense.term].kind != "finding")
+
+
+def _says_more(word: str, than: str | None, default: str | None) -> bool:
+    """Whether a word holds instead of an earlier one: a region for the whole organ, a sequence for "no contrast"."""
+    return than in (None, default, "non_contrast") or than in TERMS[word].shows
+
+
+def _elsewhere(sites: Sequence[str], places: set[str]) -> bool:
+    """Whether a finding of these sites is not one of the places that are named."""
+    return bool(sites and places) and not any(shown(place, site) or shown(site, place) for place in places for site in sites)
 
 
 def _lone_letter(span: Span, tokens: Sequence[Token]) -> bool:

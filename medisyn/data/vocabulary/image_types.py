@@ -21,6 +21,12 @@ SPECIALTY_LIST = (
          typed=("surgical", "operation", "intraoperative")),
 )
 
+MICROSCOPES = ("micrograph", "photomicrograph", "microscopy image", "microscopy", "microscope", "microscopic", "microscope slide",
+               "under the microscope", "slide", "tile")
+CAMERAS = ("photo", "photograph", "picture", "smartphone", "mobile phone", "cell phone", "phone camera", "phone", "iphone",
+       "selfie")
+ENDOSCOPES = ("endoscopy", "endoscopic image", "endoscopic view", "endoscopic", "endoscope", "endoscopic picture", "scope view")
+
 IMAGE_TYPE_LIST = (
     ImageType(
         "chest_xray", "chest X-ray", "image_type",
@@ -31,13 +37,14 @@ IMAGE_TYPE_LIST = (
                "chestxray", "thoracic x ray", "radiograph of chest", "chest plain film", "lung radiograph", "lung film",
                "pulmonary x ray", "cxrs"),
         specialty="radiology", gray=True, symmetry="none", default_anatomy="chest",
-        heads=("X-ray", "radiograph", "plain film")),
+        heads=("X-ray", "radiograph", "plain film", "film", "roentgenogram", "roentgen", "radiography", "plain X-ray")),
     ImageType(
         "bone_xray", "bone X-ray", "image_type",
         ("bone radiograph", "skeletal radiograph", "skeletal X-ray", "musculoskeletal radiograph", "orthopaedic X-ray"),
         {"DICOM": "DX"}, abbreviations=("MSK XR",),
         typed=("bone film", "joint x ray", "joint radiograph", "msk x ray", "msk radiograph", "plain film of bone"),
-        specialty="radiology", gray=True, symmetry="none", heads=("X-ray", "radiograph", "plain film")),
+        specialty="radiology", gray=True, symmetry="none",
+        heads=("X-ray", "radiograph", "plain film", "film", "roentgenogram", "roentgen", "radiography", "plain X-ray")),
     ImageType(
         "ct", "CT", "image_type",
         ("CT scan", "computed tomography", "CT image", "computed tomography scan", "CT slice"),
@@ -57,14 +64,17 @@ IMAGE_TYPE_LIST = (
         ("ultrasound image", "sonogram", "ultrasound scan", "sonographic image", "B-mode ultrasound"),
         {"DICOM": "US"}, abbreviations=("US", "USS"),
         typed=("sonography", "ultrasonography", "ultrasonogram", "echography", "b mode", "ultrasonic image",
-               "ultra sound", "b scan ultrasound", "sonographic", "sono", "bus", "busi"),
+               "ultra sound", "b scan ultrasound", "sonographic", "sono", "bus", "busi", "usg", "us scan", "hypoechoic",
+               "anechoic", "hyperechoic",
+               "posterior acoustic enhancement", "posterior acoustic shadowing", "acoustic shadowing", "posterior shadowing",
+               "echo", "echo image"),
         specialty="radiology", gray=True, symmetry="mirror"),
     ImageType(
         "mammography", "mammogram", "image_type",
         ("mammography image", "mammographic image", "breast X-ray", "mammography", "screening mammogram"),
         {"DICOM": "MG"}, abbreviations=("MG", "mammo"),
         typed=("breast radiograph", "x ray mammography", "mammographic view", "mammograph", "x ray of the breast",
-               "digital mammogram", "film mammogram", "mammographic"),
+               "digital mammogram", "film mammogram", "mammographic", "mias", "ddsm"),
         specialty="radiology", gray=True, symmetry="none", default_anatomy="breast"),
     ImageType(
         "histopathology", "histopathology image", "image_type",
@@ -74,24 +84,26 @@ IMAGE_TYPE_LIST = (
         typed=("histology", "histopathology", "histological", "histopathological", "histologic", "histopathologic",
                "biopsy",
                "whole slide image", "wsi", "pathology slide", "pathology image", "tissue slide", "tissue patch",
-               "pathology patch", "digital pathology", "histological image", "histologic section"),
-        specialty="pathology", symmetry="dihedral", heads=("micrograph", "photomicrograph", "microscopy image")),
+               "pathology patch", "digital pathology", "histological image", "histologic section", "biopsy section", "biopsy slide",
+               "histo slide", "path slide", "histo patch", "lc25000"),
+        specialty="pathology", symmetry="dihedral", heads=MICROSCOPES),
     ImageType(
         "blood_smear", "blood smear", "image_type",
         ("peripheral blood smear", "blood film", "peripheral blood film", "stained blood smear", "blood smear image"),
         {"DICOM": "SM"}, abbreviations=("PBS", "PB smear"),
         typed=("blood cell image", "blood microscopy", "blood slide", "smear", "white blood cell", "wbc", "leukocyte",
                "leucocyte", "blood cell", "white cell", "haematology slide", "cytology of blood", "red blood cell",
-               "rbc", "blood micrograph", "microscopy of blood"),
-        specialty="haematology", symmetry="dihedral", default_anatomy="peripheral_blood",
-        heads=("micrograph", "photomicrograph", "microscopy image")),
+               "rbc", "blood micrograph", "microscopy of blood", "peripheral smear", "pbf", "erythrocyte", "red cell",
+               "blood picture", "cell film"),
+        specialty="haematology", symmetry="dihedral", default_anatomy="peripheral_blood", heads=MICROSCOPES),
     ImageType(
         "dermoscopy", "dermoscopy image", "image_type",
         ("dermoscopic image", "dermatoscopic image", "dermoscopy", "dermatoscopy image", "dermoscopic photograph",
          "epiluminescence microscopy image"),
         {"DICOM": "DMS"}, abbreviations=("DMS", "ELM"),
         typed=("dermatoscope", "dermoscope", "dermatoscopy", "dermoscopic", "dermatoscopic", "dermascopy", "dermascope",
-               "epiluminescence", "under a dermatoscope", "dermoscopic view"),
+               "epiluminescence", "under a dermatoscope", "dermoscopic view", "epiluminescence microscopy", "isic", "ham10000",
+               "dermoscope image", "skin surface microscopy"),
         specialty="dermatology", symmetry="dihedral", default_anatomy="skin"),
     ImageType(
         "skin_photograph", "skin photograph", "image_type",
@@ -101,8 +113,9 @@ IMAGE_TYPE_LIST = (
         typed=("skin lesion photo", "skin lesion photograph", "photo of skin", "phone photo", "smartphone photo",
                "smartphone photograph", "smartphone image", "clinical photo", "clinical photograph", "skin picture",
                "close up photo of skin", "skin image", "macroscopic photo", "macroscopic photograph",
-               "cell phone photo"),
-        specialty="dermatology", symmetry="mirror", default_anatomy="skin", heads=("photo", "photograph", "picture")),
+               "cell phone photo", "clinical picture", "clinical image", "macro photo", "macroscopic image", "non dermoscopic",
+               "camera phone", "mobile phone photo", "phone picture", "phone snapshot", "pad ufes"),
+        specialty="dermatology", symmetry="mirror", default_anatomy="skin", heads=CAMERAS),
     ImageType(
         "fundus_photograph", "fundus photograph", "image_type",
         ("colour fundus photograph", "retinal photograph", "fundus image", "retinal fundus image", "fundus photo",
@@ -111,8 +124,7 @@ IMAGE_TYPE_LIST = (
         typed=("retinal photo", "retinal image", "retina image", "retina photo", "retinal picture", "retina picture",
                "funduscopy", "fundoscopy", "ophthalmoscopy", "eye fundus", "back of the eye", "fundus photography",
                "retinography", "fundus picture", "ocular fundus", "retinal fundus", "fundal photograph", "fundi"),
-        specialty="ophthalmology", symmetry="mirror", default_anatomy="retina",
-        heads=("photo", "photograph", "picture")),
+        specialty="ophthalmology", symmetry="mirror", default_anatomy="retina", heads=CAMERAS),
     ImageType(
         "oct", "OCT", "image_type",
         ("optical coherence tomography", "OCT scan", "OCT B-scan", "optical coherence tomography scan",
@@ -129,7 +141,7 @@ IMAGE_TYPE_LIST = (
         typed=("colonoscopy", "colonoscopic", "gastroscopy", "gastroscopic", "colonoscope", "sigmoidoscopy",
                "gastrointestinal endoscopy", "gi endoscopy", "egd", "bowel endoscopy",
                "oesophagogastroduodenoscopy", "rectoscopy", "gastrointestinal endoscopic"),
-        specialty="gastroenterology", symmetry="dihedral", heads=("endoscopy", "endoscopic image", "endoscopic view")),
+        specialty="gastroenterology", symmetry="dihedral", heads=ENDOSCOPES),
     ImageType(
         "laryngoscopy", "laryngoscopy image", "image_type",
         ("laryngoscopic image", "laryngeal endoscopy", "laryngoscopy frame", "endoscopic view of the larynx",
@@ -137,9 +149,13 @@ IMAGE_TYPE_LIST = (
         {"DICOM": "ES"}, abbreviations=("laryngo", "VLS"),
         typed=("laryngoscopy", "laryngoscope", "laryngoscopic", "videolaryngoscopy", "vocal fold endoscopy",
                "vocal cord endoscopy", "video laryngoscopy", "throat endoscopy", "stroboscopy", "larynx endoscopy",
-               "microlaryngoscopy", "microlaryngoscopic"),
-        specialty="otolaryngology", symmetry="mirror", default_anatomy="larynx",
-        heads=("endoscopy", "endoscopic image", "endoscopic view")),
+               "microlaryngoscopy", "microlaryngoscopic", "nasolaryngoscopy", "nasendoscopy", "nasoendoscopy", "nasopharyngoscopy",
+               "flexible laryngoscopy", "rigid laryngoscopy", "direct laryngoscopy", "indirect laryngoscopy",
+               "flexible nasolaryngoscopy",
+               "flexible nasendoscopy", "fibreoptic laryngoscopy", "fne", "videolaryngoscope", "videostroboscopy", "glidescope",
+               "c mac",
+               "laryngostroboscopy"),
+        specialty="otolaryngology", symmetry="mirror", default_anatomy="larynx", heads=ENDOSCOPES),
     ImageType(
         "laparoscopy", "laparoscopy image", "image_type",
         ("laparoscopic image", "laparoscopic surgery frame", "laparoscopic view", "keyhole surgery image",
@@ -148,6 +164,7 @@ IMAGE_TYPE_LIST = (
         typed=("laparoscopy", "laparoscopic", "laparoscope", "keyhole surgery", "laparoscopic surgery",
                "cholecystectomy",
                "appendectomy", "appendicectomy", "lap chole", "minimally invasive surgery", "laparascopic",
-               "laparascopy"),
-        specialty="surgery", symmetry="mirror", heads=("endoscopy", "endoscopic image", "endoscopic view")),
+               "laparascopy", "cholec80", "diagnostic laparoscopy", "key hole surgery",
+               "minimally invasive abdominal surgery"),
+        specialty="surgery", symmetry="mirror", heads=ENDOSCOPES),
 )

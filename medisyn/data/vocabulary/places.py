@@ -8,6 +8,7 @@ EYE = ("fundus_photograph", "oct")
 ENDOSCOPIES = ("gi_endoscopy", "laryngoscopy", "laparoscopy")
 LIMB = ("bone_xray", "mri", "ct", "skin_photograph", "dermoscopy", "ultrasound")
 PAIRED = ("bone_xray", "ultrasound", "mammography", "ct", "mri", "histopathology", *SKIN, *EYE)  # one side may be shown
+BOWEL = ("colon", "colonic", "colorectal", "bowel", "large bowel")
 TRUNK = ("ct", "mri", "ultrasound")
 
 
@@ -30,7 +31,9 @@ ANATOMY = (
     part("chest", "chest", ("chest_xray", "ct", "mri", "ultrasound"), "thorax", snomed="51185008", radlex="RID1243",
          typed=("thoracic",), local={"lung": ("chest_xray",)}),
     part("lung", "lung", ("histopathology", "ct"), snomed="39607008", radlex="RID1301",
-         typed=("pulmonary", "lungs", "bronchial"), shows=("chest",)),
+         typed=("pulmonary", "lungs", "bronchial"), shows=("chest",),
+         local=dict.fromkeys(("benign lung", "benign lung tissue", "benign pulmonary tissue", "lung cancer", "squamous lung cancer",
+                              "lung carcinoma"), ("histopathology",))),
     part("heart", "heart", TRUNK, snomed="80891009", radlex="RID1385", typed=("cardiac",), shows=("chest",)),
     part("brain", "brain", ("mri", "ct", "histopathology"), "cerebrum", snomed="12738006", radlex="RID6434",
          typed=("cerebral", "intracranial", "cranial"), shows=("head",)),
@@ -44,14 +47,17 @@ ANATOMY = (
     part("abdomen", "abdomen", (*TRUNK, "laparoscopy"), "abdominal cavity", snomed="818981001", radlex="RID56",
          typed=("abdominal", "abdo", "belly")),
     part("pelvis", "pelvis", ("bone_xray", *TRUNK), snomed="12921003", typed=("pelvic",)),
-    part("gallbladder", "gallbladder", ("ultrasound", "laparoscopy", "ct"), snomed="28231008", typed=("gall bladder",),
-         shows=("abdomen",)),
+    part("gallbladder", "gallbladder", ("ultrasound", "laparoscopy", "ct"), snomed="28231008", typed=("gall bladder", "cholecyst"),
+         local=dict.fromkeys(("GB", "cholecystectomy", "lap chole"), ("laparoscopy",)), shows=("abdomen",)),
     part("appendix", "appendix", ("laparoscopy", "ct", "ultrasound"), snomed="66754008", shows=("abdomen",)),
     part("prostate", "prostate", ("mri", "ultrasound", "histopathology"), snomed="41216001"),
     part("thyroid", "thyroid", ("ultrasound", "ct", "histopathology"), "thyroid gland", snomed="69748006"),
     part("colon", "colon", ("histopathology", "gi_endoscopy", "ct"), "large bowel", "large intestine",
          snomed="71854001",
-         typed=("colonic", "colorectal", "bowel", "colonoscopy", "colonoscopic", "colonoscope", "sigmoidoscopy"),
+         typed=("colonic", "colorectal", "bowel", "colonoscopy", "colonoscopic", "colonoscope", "sigmoidoscopy", "sigmoid colon"),
+         local=dict.fromkeys(("benign colon", "benign colon tissue", "benign colonic tissue", "benign bowel tissue",
+                              "benign colonic mucosa", *(f"{part} {kind}" for kind in ("cancer", "carcinoma")
+                                                         for part in BOWEL)), ("histopathology",)),
          shows=("abdomen",)),
     part("stomach", "stomach", ("gi_endoscopy", "histopathology"), snomed="69695003",
          typed=("gastric", "gastroscopy", "gastroscopic"), shows=("abdomen",)),
@@ -69,12 +75,12 @@ ANATOMY = (
     part("elbow", "elbow", ("bone_xray", "mri"), snomed="16953009"),
     part("ankle", "ankle", ("bone_xray", "mri"), snomed="70258002"),
     part("skin", "skin", (*SKIN, "histopathology"), snomed="39937001", typed=("cutaneous",)),
-    part("face", "face", SKIN, snomed="89545001", typed=("facial", "cheek", "forehead", "chin"), shows=("skin",)),
+    part("face", "face", SKIN, snomed="89545001", typed=("facial", "cheek", "forehead", "chin", "temple", "jaw"), shows=("skin",)),
     part("scalp", "scalp", SKIN, snomed="41695006", shows=("skin",)),
     part("nose", "nose", SKIN, snomed="45206002", typed=("nasal",), shows=("skin",)),
     part("lip", "lip", SKIN, snomed="48477009", shows=("skin",)),
     part("ear", "ear", SKIN, snomed="117590005", typed=("auricle",), shows=("skin",)),
-    part("neck", "neck", (*SKIN, "ct", "ultrasound"), snomed="45048000", shows=("skin",)),
+    part("neck", "neck", (*SKIN, "ct", "ultrasound"), snomed="45048000", typed=("back of the neck", "nape"), shows=("skin",)),
     part("chest_skin", "skin of the chest", SKIN, "chest skin", snomed="74160004",
          local={"chest": SKIN, "thorax": SKIN, "sternum": SKIN}, shows=("skin",)),
     part("abdomen_skin", "skin of the abdomen", SKIN, "abdominal skin", snomed="75093004",
@@ -82,7 +88,8 @@ ANATOMY = (
     part("back", "back", SKIN, snomed="77568009", typed=("upper back", "lower back", "dorsum"), shows=("skin",)),
     part("arm", "arm", LIMB, "upper arm", snomed="40983000", shows=("skin",)),
     part("forearm", "forearm", LIMB, snomed="14975008", shows=("skin",)),
-    part("hand", "hand", LIMB, snomed="85562004", typed=("finger",), shows=("skin",)),
+    part("hand", "hand", LIMB, snomed="85562004", typed=("finger", "back of the hand", "dorsum of the hand", "dorsum of hand",
+                                                                     "dorsal hand", "knuckle", "palm"), shows=("skin",)),
     part("thigh", "thigh", LIMB, snomed="68367000", shows=("skin",)),
     part("leg", "leg", LIMB, snomed="30021000", typed=("lower leg", "calf", "shin"), shows=("skin",)),
     part("foot", "foot", LIMB, snomed="56459004", typed=("feet", "toe"), shows=("skin",)),
@@ -129,16 +136,19 @@ VIEWS = (
         codes={"SNOMED CT": "399162004", "DICOM": "CC"}),
     way("view", "macula_centred", "macula-centred", EYE, "fovea-centred", short=("mac-centred",),
         codes={"DICOM": "111900"},
-        typed=("macular centred", "centred on the macula", "centred at the macula", "field 2", "posterior pole")),
+        typed=("macular centred", "centred on the macula", "centred at the macula", "field 2", "posterior pole",
+               "macula in the centre",
+               "macula at the centre", "centred on the fovea", "fovea in the centre")),
     way("view", "disc_centred", "disc-centred", EYE, "optic-disc-centred",
         short=("ONH-centred",), codes={"DICOM": "111901"},
         typed=("disk centred", "centred on the optic disc", "optic disk centred", "optic nerve centred",
                "centred on the disc", "centred on the optic disk")),
     way("view", "single_cell", "single-cell", ("blood_smear",), "single cell", "isolated cell", "one cell",
         typed=("cropped cell", "individual cell", "cell crop", "single wbc", "single white blood cell",
-               "single blood cell")),
+               "single blood cell"), local=dict.fromkeys(("single", "isolated", "individual", "cropped"), ("blood_smear",))),
     way("view", "smear_field", "smear-field", ("blood_smear",), "whole-field", "field of view", "many-cell",
-        short=("HPF",), typed=("many cells", "microscopic field", "whole field", "multiple cells", "field of cells")),
+        short=("HPF",), typed=("many cells", "microscopic field", "whole field", "multiple cells", "field of cells",
+                                                     "wide field", "low power field")),
 )
 
 TECHNIQUES = (
@@ -150,9 +160,12 @@ TECHNIQUES = (
         typed=("t1 contrast", "t1ce", "t1 post", "t1w post contrast", "contrast enhanced t1", "t1 gadolinium",
                "t1 with contrast", "post contrast t1", "t1 ce", "t1 c", "t1km", "t1 weighted contrast enhanced",
                "t1 contrast enhanced",
-               "t1 weighted with contrast", "contrast t1", "gd t1", "ce t1", "t1w with contrast"),
+               "t1 weighted with contrast", "contrast t1", "gd t1", "ce t1", "t1w with contrast", "t1 post gad",
+               "post gad t1", "t1 post gadolinium", "t1 with gadolinium", "t1 with gad", "t1 weighted post contrast", "t1 enhanced",
+               "enhanced t1", "postcontrast t1", "t1 postcontrast", "t1 weighted with gadolinium", "t1 c+", "t1w c+"),
         local={"post contrast": ("mri",), "contrast enhanced": ("mri",), "gadolinium": ("mri",),
-               "with contrast": ("mri",), "gadolinium enhanced": ("mri",)}),
+               "with contrast": ("mri",), "gadolinium enhanced": ("mri",), "post gad": ("mri",), "postcontrast": ("mri",),
+               "post gadolinium": ("mri",), "with gadolinium": ("mri",), "with gad": ("mri",)}),
     way("technique", "t2", "T2-weighted", ("mri",), "T2 weighted", "T2-weighted sequence", short=("T2", "T2w"),
         codes={"RadLex": "RID10795"}, typed=("t2wi", "t2 w", "t2 sequence")),
     way("technique", "flair", "FLAIR", ("mri",), "fluid-attenuated inversion recovery", "T2 FLAIR", short=("FLAIR",),
@@ -168,7 +181,7 @@ TECHNIQUES = (
                "without iv contrast")),
     way("technique", "haematoxylin_eosin", "haematoxylin and eosin", ("histopathology",), "H&E", "haematoxylin-eosin",
         "H&E-stained", short=("H&E",), codes={"SNOMED CT": "104210008"},
-        typed=("he", "haematoxylin eosin", "haematoxylin", "eosin stained", "h e", "h and e")),
+        typed=("he", "haematoxylin eosin", "haematoxylin", "eosin stained", "h e", "h and e", "h+e")),
     way("technique", "may_grunwald_giemsa", "May Grünwald-Giemsa", ("blood_smear",), "May-Grunwald-Giemsa",
         "May Grunwald Giemsa", "May-Grünwald-Giemsa-stained", short=("MGG",), codes={"SNOMED CT": "255803006"},
         typed=("pappenheim", "may gruenwald giemsa", "may grunwald", "giemsa")),
@@ -181,11 +194,13 @@ TECHNIQUES = (
 )
 
 SIDES = (
-    way("laterality", "left", "left", PAIRED, "left-sided", short=("L", "lt"), typed=("left side", "left hand side"),
-        codes={"SNOMED CT": "7771000", "DICOM": "L"}, local={"os": EYE, "oi": EYE, "oculus sinister": EYE}),
+    way("laterality", "left", "left", PAIRED, "left-sided", short=("L", "lt"), typed=("left side", "left hand side", "L side",
+           "sinister"),
+        codes={"SNOMED CT": "7771000", "DICOM": "L"}, local={"os": EYE, "oi": EYE, "oculus sinister": EYE, "le": EYE,
+               "L eye": EYE}),
     way("laterality", "right", "right", PAIRED, "right-sided", short=("R", "rt"),
-        typed=("right side", "right hand side"),
-        codes={"SNOMED CT": "24028007", "DICOM": "R"}, local={"od": EYE, "oculus dexter": EYE}),
+        typed=("right side", "right hand side", "R side", "dexter"),
+        codes={"SNOMED CT": "24028007", "DICOM": "R"}, local={"od": EYE, "oculus dexter": EYE, "re": EYE, "R eye": EYE}),
 )
 
 SEXES = (

@@ -10,7 +10,7 @@ LUNGS = (
     finding("lung_opacity", "lung opacity", CHEST_CT, "pulmonary opacity", typed=("opacity in the lung", "lung opacities")),
     finding("lung_lesion", "lung lesion", CHEST, "pulmonary lesion"),
     finding("lung_mass", "pulmonary mass", CHEST, "lung mass"),
-    finding("lung_tumour", "lung tumour", CHEST, "pulmonary tumour", typed=("lung cancer", "lung neoplasm")),
+    finding("lung_tumour", "lung tumour", CHEST, "pulmonary tumour", local={"lung cancer": CHEST, "lung neoplasm": CHEST}),
     finding("emphysema", "emphysema", CHEST_CT, "pulmonary emphysema", typed=("emphysematous",)),
     finding("pulmonary_fibrosis", "pulmonary fibrosis", CHEST_CT, "lung fibrosis", typed=("fibrotic lung",)),
     finding("interstitial_lung_disease", "interstitial lung disease", CHEST, "diffuse parenchymal lung disease",
@@ -26,9 +26,11 @@ LUNGS = (
     finding("chronic_obstructive_pulmonary_disease", "chronic obstructive pulmonary disease", CHEST,
             "chronic obstructive airways disease", short=("COPD",)),
     finding("scoliosis", "scoliosis", CHEST, "lateral curvature of the spine", typed=("scoliotic",)),
-    finding("support_devices", "support devices", CHEST, "lines and tubes", abnormal=False, typed=("support device",)),
+    finding("support_devices", "support devices", CHEST, "lines and tubes", abnormal=False,
+            typed=("support device", "ng tube", "nasogastric tube", "chest tube", "chest drain", "central venous catheter",
+                   "central line")),
     finding("pacemaker", "cardiac pacemaker", CHEST, "pacemaker", abnormal=False, typed=("pace maker",)),
-    finding("covid_19_lung_changes", "COVID-19 lung changes", CT, "lung changes of COVID-19", typed=("covid lung",)),
+    finding("covid_19_lung_changes", "COVID-19 lung changes", CT, "lung changes of COVID-19", local={"covid lung": CT}),
 )
 
 BONES = (
@@ -41,9 +43,10 @@ BONES = (
 HEADS = (
     finding("epidural_haemorrhage", "epidural haemorrhage", CT, "extradural haemorrhage", "epidural haematoma",
             short=("EDH",), implies=("intracranial_haemorrhage",)),
-    finding("subdural_haemorrhage", "subdural haemorrhage", CT, short=("SDH",), implies=("intracranial_haemorrhage",)),
+    finding("subdural_haemorrhage", "subdural haemorrhage", CT, "subdural haematoma", short=("SDH",),
+            implies=("intracranial_haemorrhage",), typed=("subdural bleed", "subdural")),
     finding("subarachnoid_haemorrhage", "subarachnoid haemorrhage", CT, short=("SAH",),
-            implies=("intracranial_haemorrhage",)),
+            implies=("intracranial_haemorrhage",), typed=("subarachnoid bleed",)),
     finding("intraparenchymal_haemorrhage", "intraparenchymal haemorrhage", CT, "parenchymal haemorrhage",
             short=("IPH",), implies=("intracranial_haemorrhage",)),
     finding("intraventricular_haemorrhage", "intraventricular haemorrhage", CT, "ventricular haemorrhage",

@@ -28,6 +28,8 @@ class Term:
     typed: tuple[str, ...] = ()                   # read, never written: loose wordings, frequent misspellings
     local: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)  # read only in these image types
     opposites: tuple[str, ...] = ()               # wordings that say the finding is absent: "abnormal" for normal
+    local_opposites: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)  # such, in these image types only
+    grades: Mapping[int, str] = field(default_factory=dict, hash=False)  # {4: what its severe form is called}, 1 to 4
     group: str | None = None                      # findings of one group exclude each other
     abnormal: bool = False                        # its presence says that the image is not normal
     sites: tuple[str, ...] = ()                   # anatomy where a finding is looked for; () anywhere
