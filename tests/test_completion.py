@@ -42,9 +42,24 @@ def test_absent_findings_are_never_added():
 
 
 def test_an_unseen_combination_gets_no_finding_that_nobody_asked_for():
-    unseen = Understanding("chest_xray", findings={"cardiomegaly": True})
-    assert all(c.facts.findings == {"cardiomegaly": True} and c.facts.view for c in drawn(unseen, 60))
-    assert {c.style for c in drawn(unseen, 200)} == {0, 1, 2}
+    unseen = Understanding("chest_xray", view="posteroanterior", findings={"bacterial_pneumonia": True, "normal": True})
+    assert all(c.facts.findings == {"bacterial_pneumonia": True, "normal": True} for c in drawn(unseen, 60))
+
+
+def test_an_unseen_combination_takes_the_style_of_what_lacks_least():
+    sideways = Understanding("chest_xray", laterality="left", findings={"bacterial_pneumonia": True})
+    assert {c.style for c in drawn(sideways, 100)} == {0, 1}       # findings weigh more than the side
+    healthy = Understanding("chest_xray", view="anteroposterior", findings={"normal": True})
+    assert {(c.style, c.facts.view) for c in drawn(healthy, 60)} == {(2, "anteroposterior")}
+    enlarged = Understanding("chest_xray", findings={"cardiomegaly": True})
+    assert {c.style for c in drawn(enlarged, 200)} == {0, 1}       # nobody is sick and healthy
+
+
+def test_what_was_never_learnt_of_an_image_type_is_not_told():
+    asked = Understanding("chest_xray", laterality="left", technique="t2", findings={"cardiomegaly": True, "pneumonia": False})
+    for found in drawn(asked, 40):
+        assert (found.facts.laterality, found.facts.technique, found.facts.findings) == (None, None, {"pneumonia": False})
+    assert {c.facts.anatomy for c in drawn(Understanding("dermoscopy", anatomy="leg"), 20)} == {"skin"}
 
 
 def test_an_image_type_that_nobody_understood_or_trained_is_left_as_it_is():

@@ -63,7 +63,40 @@ FREE = [  # prompt, then only what it must say; findings are compared whole
         "findings": {"band_neutrophil": True, "neutrophil": True}}),
     ("pneumonai in dermosocpy", {"image_type": "dermoscopy", "findings": {"pneumonia": True}}),
 ]
-FREE.append(("microlaryngoscopy, glottis", {"image_type": "laryngoscopy"}))
+FREE += [
+    ("microlaryngoscopy, glottis", {"image_type": "laryngoscopy"}),
+    ("severe right knee OA, plain film", {"image_type": "bone_xray", "laterality": "right",
+                                          "findings": {"kellgren_lawrence_4": True, "osteoarthritis": True}}),
+    ("knee: osteoarthritis, moderate", {"findings": {"kellgren_lawrence_3": True, "osteoarthritis": True}}),
+    ("left knee, Kellgren Lawrence grade two", {"laterality": "left",
+                                                "findings": {"kellgren_lawrence_2": True, "osteoarthritis": True}}),
+    ("knee xr KL=0", {"findings": {"kellgren_lawrence_0": True}}),
+    ("no severe osteoarthritis of the knee on x-ray", {"findings": {"kellgren_lawrence_4": False}}),
+    ("severe pneumonia, chest x-ray", {"findings": {"pneumonia": True}, "not_understood": ("severe",)}),
+    ("fundus, moderate non-proliferative retinopathy", {
+        "findings": {"moderate_nonproliferative_retinopathy": True, "diabetic_retinopathy": True}}),
+    ("RMLO, fatty breast", {"image_type": "mammography", "laterality": "right", "view": "mediolateral_oblique"}),
+    ("right breast mammogram, biopsy proven carcinoma", {"image_type": "mammography",
+                                                         "findings": {"malignant_breast_lesion": True}}),
+    ("non-dermoscopic clinical image of a raised mole", {"image_type": "skin_photograph",
+                                                         "findings": {"elevated_lesion": True, "naevus": True}}),
+    ("photo of a mole on the arm, not dermoscopy", {"image_type": "skin_photograph", "findings": {"naevus": True}}),
+    ("monocyte with a kidney-shaped nucleus", {"image_type": "blood_smear", "anatomy": "peripheral_blood"}),
+    ("picture of a neutrophil", {"image_type": "blood_smear"}),
+    ("ENT endoscope photo of the vocal folds with a polyp", {"image_type": "laryngoscopy",
+                                                             "findings": {"vocal_folds": True, "laryngeal_lesion": True}}),
+    ("slide of colon cancer", {"image_type": "histopathology", "anatomy": "colon", "findings": {"adenocarcinoma": True}}),
+    ("breast ultrasound, no mass", {"findings": {"normal": True}}),
+    ("breast ultrasound with a lump", {"findings": {"normal": False}}),
+    ("mammogram, no mass, but calcifications", {"findings": {"calcification": True}}),
+    ("kidney ultrasound with a cyst", {"anatomy": "kidney", "findings": {}, "not_understood": ("cyst",)}),
+    ("ultrasound, cyst in the breast", {"findings": {"benign_breast_lesion": True}}),
+    ("mole, it doesnt bleed or itch", {"findings": {"naevus": True, "bleeding_lesion": False, "itching_lesion": False}}),
+    ("side=L, finding=OA, knee film", {"laterality": "left", "findings": {"osteoarthritis": True}}),
+    ("fundus, DR=0", {"findings": {"diabetic_retinopathy": False}}),
+    ("unenhanced brain MRI, T1", {"technique": "t1"}),
+    ("abdominal laparoscopy, liver", {"anatomy": "liver"}),
+]
 NEGATED = [
     ("no pneumonia, cardiomegaly", {"pneumonia": False, "cardiomegaly": False}),
     ("no pneumonia but cardiomegaly", {"pneumonia": False, "cardiomegaly": True}),
@@ -86,6 +119,13 @@ NEGATED = [
     ("pneumonia-free", {"pneumonia": False}),
     ("no osteoarthritis, Kellgren-Lawrence grade 0", {"osteoarthritis": False, "kellgren_lawrence_0": True}),
     ("not Kellgren-Lawrence grade 4", {"kellgren_lawrence_4": False}),
+    ("viral pneumonia, covid negative", {"viral_pneumonia": True, "pneumonia": True, "covid_19": False}),
+    ("no pneumothorax, cardiomegaly present", {"pneumothorax": False, "cardiomegaly": True}),
+    ("not pneumonia, atelectasis", {"pneumonia": False, "atelectasis": True}),
+    ("does not show pneumonia, atelectasis or oedema", {"pneumonia": False, "atelectasis": False, "pulmonary_oedema": False}),
+    ("non specific cardiomegaly", {"cardiomegaly": True}),
+    ("effusion? no, just pneumonia", {"pleural_effusion": False, "pneumonia": True}),
+    ("not consistent with pneumonia", {"pneumonia": False}),
 ]
 AGES = [("54-year-old woman", 54.0, "female"), ("54 y/o F", 54.0, "female"), ("54yo", 54.0, None),
         ("aged 54", 54.0, None),
@@ -191,6 +231,31 @@ def test_foreign_words_are_not_guessed():
     ("kidney CT", 0)])
 def test_support_counts_the_images_that_are_known_to_show_it(prompt, count):
     assert understand(prompt, TABLE).support == count_support(understand(prompt), TABLE) == count
+
+
+@pytest.mark.parametrize(("prompt", "image_type", "also"), [
+    ("mole", "skin_photograph", ()), ("a mole under the dermatoscope", "dermoscopy", ()), ("pneumonia", "chest_xray", ()),
+    ("knee", None, ()), ("left", None, ()), ("an X-ray", None, ())])
+def test_where_a_prompt_leaves_the_image_type_open_training_decides(prompt, image_type, also):
+    read = understand(prompt, TABLE)
+    assert (read.image_type, read.also) == (image_type, also)
+
+
+def test_where_several_image_types_would_fit_the_most_trained_is_taken_and_the_others_are_said():
+    moles = [Record(str(i), str(i), "dermoscopy", anatomy="skin", findings={"naevus": True}) for i in range(3)]
+    table = [*TABLE, *support_table(moles)]
+    read = understand("a mole", table)
+    assert (read.image_type, read.also, read.support) == ("dermoscopy", ("skin_photograph",), 3)
+    assert sentence(read) == "understood: dermoscopy image or skin photograph, naevus present; trained on 3 such images"
+
+
+def test_normal_is_the_grade_that_means_it_where_training_images_were_graded():
+    graded = support_table([Record("0", "0", "bone_xray", anatomy="knee", findings={"kellgren_lawrence_0": True})])
+    assert understand("healthy knee, x-ray", graded).findings == {"kellgren_lawrence_0": True}
+    assert understand("healthy knee, x-ray", graded).support == 1
+    assert understand("healthy knee, x-ray").findings == {"normal": True}
+    called = [*graded, *support_table([Record("1", "1", "bone_xray", anatomy="hand", findings={"normal": True})])]
+    assert understand("healthy knee, x-ray", called).findings == {"normal": True}
 
 
 def test_the_nearest_trained_combination_is_named():

@@ -211,7 +211,9 @@ def negated(tokens: Sequence[Token], spans: Sequence[Span]) -> set[int]:
             after = words[at + 1] if at + 1 < len(words) else "."
             reaching = at + 1 in inside or word != "non" and after not in ",."  # not in "non functioning", nor in "no, a mole"
             alone = word in ("non", "not") and at + 1 in inside  # "not melanoma, seborrhoeic keratosis"
-        elif span is None and word in STOPS and not (word == "with" and words[at + 1:at + 2] == ["no"]):
+        elif span is None and word in STOPS and not (word == "with" and words[at + 1:at + 2] == ["no"]
+                                                     or word == "with" and before in ("consistent", "compatible")
+                                                     or word.isalpha() and before in ("not", "never", "without")):
             reaching = False
     for span in spans:
         if _denied(words, span.end, inside):

@@ -62,6 +62,9 @@ def understood(prompt: str, support: Sequence[Sequence], taught: Sequence[str] =
         told["warning"] = f"No image type was understood. This model knows {known}."
     elif found.image_type not in trained:
         told["warning"] = f"{label(found.image_type).capitalize()} was never trained on. This model knows {known}."
+    elif found.also:
+        told["warning"] = (f"No image type is named. It is drawn as {label(found.image_type)}, of which there are most training "
+                           f"images of this; {' or '.join(map(label, found.also))} would fit as well.")
     elif found.support == 0:
         told["warning"] = f"No training image shows this combination. The nearest known one: {nearest_known(found, support)}."
     return told

@@ -68,7 +68,8 @@ SKINS = (
 
 EYES = (
     *(finding(f"{grade}_nonproliferative_retinopathy", f"{grade} non-proliferative diabetic retinopathy", FUNDUS,
-              f"{grade} NPDR", implies=("diabetic_retinopathy",), group="retinopathy_grade") for grade in GRADES),
+              f"{grade} NPDR", implies=("diabetic_retinopathy", "retinal_haemorrhage_or_microaneurysm"),  # by definition
+              group="retinopathy_grade") for grade in GRADES),
     finding("proliferative_retinopathy", "proliferative diabetic retinopathy", FUNDUS, "proliferative retinopathy",
             short=("PDR",), implies=("diabetic_retinopathy",), group="retinopathy_grade"),
     finding("drusen", "drusen", EYE, "drusenoid deposits", typed=("druse",)),
