@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Every figure of docs/model.md, for one model: what a classifier of real images recognises, novelty, reconstruction, texture, distances,
-# the guard, seconds and memory. Each command goes on where it stopped, so this may be ended and started again.
+# the guard, free wording, seconds and memory. Each command goes on where it stopped, so this may be ended and started again.
 #
 #   runs/figures.sh MODEL [OUT]          the collection is data/open, as runs/open.sh makes it
 #   BACKEND=openvino-bf16 runs/figures.sh MODEL [OUT]      where the CPU has bf16 units: the same figures in less time
@@ -35,10 +35,12 @@ of_the_model() {
 of_images & images=$!
 of_the_model
 wait "$images"
+once "$out/reading/reading.md" bench reading --model "$model" -o "$out/reading"
 once "$out/guard/guard.md" bench guard --model "$model" --real "$real" -o "$out/guard"
 once "$out/speed/speed.md" bench generate --model "$model" -o "$out/speed"   # alone: others slow it
 cp "$out/recognition/results.md" "$out/figures/recognition.md"
-cp "$out/novelty/novelty.md" "$out/texture/texture.md" "$out/guard/guard.md" "$out/speed/speed.md" "$out/figures"
+cp "$out/novelty/novelty.md" "$out/texture/texture.md" "$out/guard/guard.md" "$out/reading/reading.md" "$out/speed/speed.md" \
+    "$out/figures"
 
 if [ -n "${UTILITY:-}" ]; then
     { echo prompt; printf 'blood smear with a %s\n' basophil eosinophil erythroblast "immature granulocyte" lymphocyte monocyte neutrophil platelet

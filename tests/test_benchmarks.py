@@ -12,17 +12,17 @@ import pytest
 import torch
 from PIL import Image, ImageFilter
 
-from medisyn import synthesizer
-from medisyn.data import images, prompts, records, vocabulary
+from medisyn import shipped, synthesizer
+from medisyn.data import images, learnt, prompts, records, vocabulary
 from medisyn.data.records import Record
 from medisyn.training import batches
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-contrasts, few, generate, held_out, intervals, judging, novelty, precision, recognition, texture, unseen = map(import_module, (
-    "contrasts", "few", "generate", "held_out", "intervals", "judge", "novelty", "precision", "recognition", "texture",
-    "unseen"))
+contrasts, few, generate, held_out, intervals, judging, novelty, precision, reading, recognition, texture, unseen = map(
+    import_module, ("contrasts", "few", "generate", "held_out", "intervals", "judge", "novelty", "precision", "reading",
+                    "recognition", "texture", "unseen"))
 
 
 def test_the_area_under_the_curve_counts_pairs_in_order():
@@ -85,6 +85,16 @@ def test_free_wordings_cover_every_image_type_of_the_contrasts():
     assert set(count) <= set(vocabulary.IMAGE_TYPES)
     assert {c.image_type for c in contrasts.CONTRASTS} <= set(count)
     assert all(4 <= n <= 6 for n in count.values())
+
+
+def test_nearly_all_that_free_wording_states_is_found():
+    rows, support = reading.stated(), learnt.support_of(shipped.folder(None))
+    assert len(rows) == 600 and {row.of for row in rows} == set("ABCD")
+    assert {row.image_type for row in rows} <= set(vocabulary.IMAGE_TYPES)
+    assert {fact.lstrip("!") for row in rows for fact in row.facts} <= set(vocabulary.TERMS)
+    reads = [reading.read(row, support, set()) for row in rows]
+    assert sum(r.type_right for r in reads) >= 0.99 * len(rows)
+    assert sum(len(r.missed) for r in reads) <= 0.02 * sum(len(row.facts) for row in rows)
 
 
 def test_the_gallery_is_understood_to_the_last_word():
