@@ -59,6 +59,9 @@ def test_what_was_never_learnt_of_an_image_type_is_not_told():
     asked = Understanding("chest_xray", laterality="left", technique="t2", findings={"cardiomegaly": True, "pneumonia": False})
     for found in drawn(asked, 40):
         assert (found.facts.laterality, found.facts.technique, found.facts.findings) == (None, None, {"pneumonia": False})
+    many = {"pneumonia": True, "cardiomegaly": True, "bacterial_pneumonia": True, "normal": False}
+    kept = ["pneumonia", "bacterial_pneumonia", "normal"]
+    assert [list(c.facts.findings) for c in drawn(Understanding("chest_xray", findings=many), 5)] == [kept] * 5  # in their order
     assert {c.facts.anatomy for c in drawn(Understanding("dermoscopy", anatomy="leg"), 20)} == {"skin"}
 
 

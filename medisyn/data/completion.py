@@ -60,7 +60,8 @@ def learnt(understood: Understanding, rows: Sequence[Sequence]) -> Understanding
     if not any(shown(row[1], understood.anatomy) for row in rows):
         slots["anatomy"] = IMAGE_TYPES[rows[0][0]].default_anatomy
     known = {(name, present) for row in rows for present, at in ((True, PRESENT), (False, ABSENT)) for name in row[at]}
-    return dataclasses.replace(understood, **slots, findings=dict(known.intersection(understood.findings.items())))
+    findings = {name: present for name, present in understood.findings.items() if (name, present) in known}
+    return dataclasses.replace(understood, **slots, findings=findings)
 
 
 def filled(understood: Understanding, row: Sequence, findings: bool) -> Understanding:
