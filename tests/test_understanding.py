@@ -74,7 +74,8 @@ FREE += [
     ("no severe osteoarthritis of the knee on x-ray", {"findings": {"kellgren_lawrence_4": False}}),
     ("severe pneumonia, chest x-ray", {"findings": {"pneumonia": True}, "not_understood": ("severe",)}),
     ("fundus, moderate non-proliferative retinopathy", {
-        "findings": {"moderate_nonproliferative_retinopathy": True, "diabetic_retinopathy": True}}),
+        "findings": {"moderate_nonproliferative_retinopathy": True, "diabetic_retinopathy": True,
+                     "retinal_haemorrhage_or_microaneurysm": True}}),
     ("RMLO, fatty breast", {"image_type": "mammography", "laterality": "right", "view": "mediolateral_oblique"}),
     ("right breast mammogram, biopsy proven carcinoma", {"image_type": "mammography",
                                                          "findings": {"malignant_breast_lesion": True}}),
