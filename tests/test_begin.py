@@ -69,7 +69,7 @@ def test_a_recogniser_is_kept_unless_the_recipe_trains_one(phantom_recipe, phant
 def test_a_denoiser_learns_in_one_call_what_two_of_a_frozen_teacher_give(phantom_recipe, phantom_run, tmp_path, monkeypatch):
     """The teacher is what it began from: here weights at random, to which words mean much."""
     monkeypatch.setattr(diffusion, "UNGUIDED", 0.0)
-    settings = recipe.read(phantom_recipe, ["dit.guided=2.0", "dit.guided_share=1.0", 'dit.teacher="frozen"', "dit.n_images=1600",
+    settings = recipe.read(phantom_recipe, ["dit.guided=2.0", "dit.guided_share=1.0", 'dit.teacher="frozen"', "dit.n_images=960",
                                             "dit.batch=16", "dit.warmup=1", "dit.drop_text=0.0"]).dit
     known, encoded, read = Pixels(phantom_run / "pixels").records, latents.load(phantom_run / "latents"), stages.reader(phantom_run)
     teacher = checkpoint.load(phantom_run / "model").dit

@@ -17,7 +17,7 @@ from medisyn.evaluation import guard
 
 pytestmark = [pytest.mark.skipif(os.name == "nt", reason="processes are killed otherwise there"),
               pytest.mark.filterwarnings("ignore")]  # Ray warns of its own settings
-ASKED = [("chest X-ray with pneumonia", 24, 5), ("dermoscopy of a melanoma", 24, 9)]
+ASKED = [("chest X-ray with pneumonia", 16, 5), ("dermoscopy of a melanoma", 16, 9)]
 STEPS = 100   # so that somebody can be killed on the way
 
 
@@ -54,7 +54,7 @@ def whole(maker, model, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     plans = {prompt: maker.plan(prompt) for prompt, _, _ in ASKED}
     coming = making.make_all(maker, plans, ASKED, folder, STEPS, None, guard.load(model / "guard"), True)
-    assert len(list(making.write(coming, folder))) == 48
+    assert len(list(making.write(coming, folder))) == 32
     return folder
 
 
@@ -67,7 +67,7 @@ def test_processes_make_what_one_process_makes_and_go_on_where_they_were_killed(
     process = verb(environment, model, tmp_path / "out", "processes")
     said, _ = process.communicate()
     assert process.returncode == 0 and "Traceback" not in said, said
-    assert 3 <= len(kept) < 48 and {path: path.stat().st_mtime_ns for path in kept} == kept   # not made again
+    assert 3 <= len(kept) < 32 and {path: path.stat().st_mtime_ns for path in kept} == kept   # not made again
     ours, theirs = held(tmp_path / "out"), held(whole)
     assert sorted(ours.pop("lines"), key=lambda r: r.id) == sorted(theirs.pop("lines"), key=lambda r: r.id)
     assert ours == theirs
@@ -81,7 +81,7 @@ def test_two_machines_one_of_them_killed_make_what_one_process_makes(whole, mode
         said, _ = process.communicate()
     assert process.returncode == 0 and "Traceback" not in said, said
     assert held(tmp_path / "out") == held(whole)                                # nothing lost, nothing doubled, in the same order
-    assert "48 images in" in said and "guard:" in said
+    assert "32 images in" in said and "guard:" in said
 
 
 # ---- parts -----------------------------------------------------------------------------------------------------------
