@@ -95,6 +95,8 @@ class Synthesizer:
         elif understood.support == 0:
             warnings.append("no training image shows this combination; the nearest known one is: "
                             f"{nearest_known(understood, self.model.support)}")
+            if self.scratch and (unlearnt := completion.unlearnt(understood, self.model.support)):
+                warnings[-1] += f"; not drawn, as none of that type shows it: {', '.join(unlearnt)}"
         if understood.image_type is None:
             return Plan(prompt, understood, prompt, tuple(warnings))
         if understood.also:
@@ -103,6 +105,11 @@ class Synthesizer:
                             f"of this; name {' or '.join(others)} for another")
         plain = prompts.canonical(record_of(understood, id="", file_name=""))
         return Plan(prompt, understood, self.painter.phrase(prompt, understood, plain), tuple(warnings))
+
+    @property
+    def scratch(self) -> bool:
+        """Whether the model knows nothing but its own training images."""
+        return isinstance(self.model, Model)
 
     @cached_property
     def image_types(self) -> tuple[str, ...]:
@@ -171,7 +178,7 @@ class Synthesizer:
 
     def completed(self, plan: Plan, seed: int) -> tuple[str, int | None]:
         """The sentence that the network reads for a root, what the prompt leaves open drawn by it, and the style cluster."""
-        found = completion.complete(plan.understood, self.model.support, seed)
+        found = completion.complete(plan.understood, self.model.support, seed, not self.scratch)
         if found.facts == plan.understood:
             return plan.read_as, found.style
         return self.painter.told(plan.understood, prompts.canonical(record_of(found.facts, id="", file_name=""))), found.style

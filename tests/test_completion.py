@@ -2,7 +2,7 @@
 
 import pytest
 
-from medisyn.data.completion import complete
+from medisyn.data.completion import complete, unlearnt
 from medisyn.data.understanding import Understanding
 
 SUPPORT = [
@@ -63,6 +63,23 @@ def test_what_was_never_learnt_of_an_image_type_is_not_told():
     kept = ["pneumonia", "bacterial_pneumonia", "normal"]
     assert [list(c.facts.findings) for c in drawn(Understanding("chest_xray", findings=many), 5)] == [kept] * 5  # in their order
     assert {c.facts.anatomy for c in drawn(Understanding("dermoscopy", anatomy="leg"), 20)} == {"skin"}
+
+
+def test_what_was_never_learnt_is_named_once():
+    asked = Understanding("chest_xray", laterality="left", view="posteroanterior",
+                          findings={"cardiomegaly": True, "pneumonia": True, "tuberculosis": False})
+    assert unlearnt(asked, SUPPORT) == ["left", "cardiomegaly"]
+    graded = Understanding("fundus_photograph", anatomy="retina", findings={
+        "severe_nonproliferative_retinopathy": True, "diabetic_retinopathy": True})
+    eyes = [["fundus_photograph", "retina", None, None, None, [], [], 3, {"0": 3}]]
+    assert unlearnt(graded, eyes) == ["severe non-proliferative diabetic retinopathy"]
+    assert unlearnt(graded, SUPPORT) == unlearnt(SICK, SUPPORT) == []
+
+
+def test_a_pretrained_network_is_told_all_that_was_asked_for():
+    asked = Understanding("chest_xray", laterality="left", findings={"cardiomegaly": True})
+    found = complete(asked, SUPPORT, 0, pretrained=True).facts
+    assert (found.laterality, found.findings) == ("left", {"cardiomegaly": True})
 
 
 def test_an_image_type_that_nobody_understood_or_trained_is_left_as_it_is():

@@ -115,6 +115,7 @@ def test_a_known_combination_is_made_without_a_warning(maker):
     ("a purple banana", "no image type was understood in 'a purple banana'"),
     ("brain MRI with glioma", "MRI was never trained on; this model knows chest X-ray, dermoscopy"),
     ("chest X-ray with cardiomegaly", "no training image shows this combination; the nearest known one is: chest X-ray"),
+    ("chest X-ray with cardiomegaly", "; not drawn, as none of that type shows it: cardiomegaly"),
 ])
 def test_a_doubtful_prompt_is_told_so(maker, prompt, said):
     warning, = maker.plan(prompt).warnings

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from medisyn.data.understanding import SLOTS, Understanding, lack, shown
-from medisyn.data.vocabulary import IMAGE_TYPES, closed
+from medisyn.data.vocabulary import IMAGE_TYPES, closed, label
 
 PRESENT, ABSENT, COUNT, STYLES = 5, 6, 7, 8  # columns of a support row; STYLES: how often each style cluster occurs in it
 
@@ -27,11 +27,11 @@ class Completion:
     style: int | None  # None: no training image shows this image type
 
 
-def complete(understood: Understanding, support: Sequence[Sequence], seed: int) -> Completion:
+def complete(understood: Understanding, support: Sequence[Sequence], seed: int, pretrained: bool = False) -> Completion:
     """Draw the rest by the seed, from the training combinations that lack least of what was asked for.
 
     Findings are added only where a combination shows all of it. What no image of this type shows or lacks ("right" of a brain)
-    is not told to the network, which never learnt it.
+    is not told to the network, which never learnt it; a pretrained one may know it from elsewhere.
     """
     mine = [row for row in support if row[0] == understood.image_type]
     if not mine:
@@ -45,7 +45,8 @@ def complete(understood: Understanding, support: Sequence[Sequence], seed: int) 
     row = rows[chosen(rng, [row[COUNT] for row in rows])]
     styles = sorted((int(style), n) for style, n in row[STYLES].items())
     style = styles[chosen(rng, [n for _, n in styles])][0] if styles else None
-    return Completion(filled(understood if whole else learnt(understood, mine), row, findings=whole), style)
+    told = understood if whole or pretrained else learnt(understood, mine)
+    return Completion(filled(told, row, findings=whole), style)
 
 
 def closed_facts(understood: Understanding) -> Understanding:
@@ -57,11 +58,23 @@ def learnt(understood: Understanding, rows: Sequence[Sequence]) -> Understanding
     """The facts of an understanding that some of the rows show, or lack where it denies them."""
     slots = {slot: None for at, slot in enumerate(SLOTS) if slot not in ("image_type", "anatomy")
              and getattr(understood, slot) not in {row[at] for row in rows}}
-    if not any(shown(row[1], understood.anatomy) for row in rows):
+    if understood.anatomy and not any(shown(row[1], understood.anatomy) for row in rows):
         slots["anatomy"] = IMAGE_TYPES[rows[0][0]].default_anatomy
     known = {(name, present) for row in rows for present, at in ((True, PRESENT), (False, ABSENT)) for name in row[at]}
     findings = {name: present for name, present in understood.findings.items() if (name, present) in known}
     return dataclasses.replace(understood, **slots, findings=findings)
+
+
+def unlearnt(understood: Understanding, support: Sequence[Sequence]) -> list[str]:
+    """The labels of what is asked for and no training image of the image type shows; what follows from it is not repeated."""
+    rows = [row for row in support if row[0] == understood.image_type]
+    if not rows:
+        return []
+    known = learnt(understood, rows)
+    words = [word for slot in SLOTS if (word := getattr(understood, slot)) != getattr(known, slot)]
+    lost = [name for name, present in understood.findings.items() if present and name not in known.findings]
+    follows = {name for one in lost for name in closed({one: True}) if name != one}
+    return [label(word) for word in (*words, *(name for name in lost if name not in follows))]
 
 
 def filled(understood: Understanding, row: Sequence, findings: bool) -> Understanding:
