@@ -96,6 +96,9 @@ FREE += [
     ("side=L, finding=OA, knee film", {"laterality": "left", "findings": {"osteoarthritis": True}}),
     ("fundus, DR=0", {"findings": {"diabetic_retinopathy": False}}),
     ("unenhanced brain MRI, T1", {"technique": "t1"}),
+    ("chest x-ray with a malignant nodule", {"findings": {"lung_nodule": True}}),  # in a mammogram two words for one finding
+    ("invasive lobular carcinoma, H&E", {"findings": {"lobular_carcinoma": True, "breast_carcinoma_tissue": True}}),
+    ("invasive lobular carcinoma, mammogram", {"findings": {"malignant_breast_lesion": True}}),
     ("abdominal laparoscopy, liver", {"anatomy": "liver"}),
 ]
 NEGATED = [

@@ -159,8 +159,9 @@ def meant(tokens: Sequence[Token]) -> list[Token]:
     return [Token(_meant(token.text) or token.text, token.typed) for token in tokens]
 
 
-def spans_of(tokens: Sequence[Token]) -> list[Span]:
-    """The wordings of a prompt, longest first, from left to right."""
+def spans_of(tokens: Sequence[Token], image_types: Sequence[str] | None = None) -> list[Span]:
+    """The wordings of a prompt, longest first, from left to right; image_types: without the senses that none of these has, so that
+    "malignant nodule", which is a breast lesion in a mammogram, is a nodule in a lung."""
     phrases, longest, _ = _phrases()
     words = [token.text for token in tokens]
     loud = all(token.typed.upper() == token.typed for token in tokens)
@@ -168,7 +169,9 @@ def spans_of(tokens: Sequence[Token]) -> list[Span]:
     at = 0
     while at < len(tokens):
         for length in range(min(longest, len(tokens) - at), 0, -1):
-            readings = phrases.get(tuple(words[at:at + length]))
+            readings = phrases.get(tuple(words[at:at + length]), ())
+            if image_types is not None:
+                readings = tuple(sense for sense in readings if not sense.local or set(sense.where) & set(image_types))
             if readings and (length > 1 or words[at] not in UPPER_ONLY or _stands_out(tokens[at], spans, at, loud)):
                 spans.append(Span(at, at + length, readings))
                 at += length

@@ -44,7 +44,9 @@ def understand(prompt: str, support: Sequence[Sequence] | None = None, taught: I
     text, words = reading.marked(prompt, taught)
     age, sex, rest = reading.age_of(reading.prepared(text))
     tokens = reading.meant(reading.tokens_of(rest))
-    spans = [span for span in reading.spans_of(tokens) if not reading.refused(tokens, span)]
+    spans = reading.spans_of(tokens)
+    spans = reading.spans_of(tokens, _image_types([span for span in spans if not reading.refused(tokens, span)]))
+    spans = [span for span in spans if not reading.refused(tokens, span)]
     marks = [Span(at, at + 1, ()) for at, token in enumerate(tokens) if words and token.typed == reading.MARK]
     denied = reading.negated(tokens, sorted([*spans, *marks], key=lambda span: span.start))
     possible = _image_types(spans)

@@ -42,7 +42,7 @@ BONES = (
 
 HEADS = (
     finding("epidural_haemorrhage", "epidural haemorrhage", CT, "extradural haemorrhage", "epidural haematoma",
-            short=("EDH",), implies=("intracranial_haemorrhage",)),
+            short=("EDH",), implies=("intracranial_haemorrhage",), typed=("extradural haematoma", "extradural bleed")),
     finding("subdural_haemorrhage", "subdural haemorrhage", CT, "subdural haematoma", short=("SDH",),
             implies=("intracranial_haemorrhage",), typed=("subdural bleed", "subdural")),
     finding("subarachnoid_haemorrhage", "subarachnoid haemorrhage", CT, short=("SAH",),
