@@ -318,8 +318,8 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("family, method, changes", [
-    ("sd", "lora", ()), ("sd", "full", ("tune.micro=1",)), ("sd_v", "full", ("method.prior_images=4",)),
-    ("own", "full", ("method.prior_images=4",)),
+    ("sd", "lora", ()), ("sd", "full", ("tune.micro=1",)), ("flux", "lora", ()), ("sd_v", "full", ("method.prior_images=4",)),
+    ("sdxl", "lora", ("method.text=true",)), ("own", "full", ("method.prior_images=4",)),
     ("sdxl", "lora", ("method.text=true", "method.frozen=bfloat16", "method.prior_images=4")),
     ("flux", "lora", ("method.frozen=bfloat16", "tune.checkpointing=true")), ("own", "lora", ("method.frozen=bfloat16",)),
     ("own", "full", ("precision=bf16",)), ("sd", "lora", ("precision=bf16",))])
@@ -397,7 +397,8 @@ def test_every_number_of_processes_sees_the_same_images(written):
 
 @pytest.mark.skipif(os.name == "nt", reason="gloo and signals")
 @pytest.mark.parametrize("family, method, parallel, changes", [
-    ("sd", "lora", "data", ()), ("flux", "full", "sharded", ()), ("sd", "lora", "sharded", ("method.frozen=bfloat16",))])
+    ("sd", "lora", "data", ()), ("sd", "lora", "sharded", ()), ("flux", "full", "sharded", ()),
+    ("sd", "lora", "sharded", ("method.frozen=bfloat16",))])
 def test_two_processes_learn_what_one_learns(family, method, parallel, changes, written, tmp_path, environment):
     path = written(family, method)
     settings = ["tune.n_images=24", f'parallel="{parallel}"', *changes]

@@ -39,8 +39,10 @@ def complete(understood: Understanding, support: Sequence[Sequence], seed: int, 
     rows = [row for row in mine if lack(understood, row) == 0]
     whole = bool(rows)
     if not whole:
-        lacks = [lack(closed_facts(understood), row) for row in mine]
-        rows = [row for row, lacking in zip(mine, lacks, strict=True) if lacking == min(lacks)]
+        meant = closed_facts(understood)
+        lacks = [lack(meant, row) for row in mine]
+        least = min(lacks)
+        rows = [row for row, lacking in zip(mine, lacks, strict=True) if lacking == least]
     rng = np.random.default_rng([seed, 1])
     row = rows[chosen(rng, [row[COUNT] for row in rows])]
     styles = sorted((int(style), n) for style, n in row[STYLES].items())

@@ -42,7 +42,7 @@ NO_TYPOS = """
 breath bright cannot center centre contact contract doing going normalised normalized renal steel store stores
 minimal moderate severe advanced marked doubtful questionable slight
 """
-UPPER_ONLY = frozenset(("us", "he", "or", "it", "as", "ex", "my", "no", "bet", "bus", "ma"))  # words unless in capitals
+UPPER_ONLY = frozenset(("us", "he", "or", "it", "as", "ex", "my", "no", "bet", "bus", "ma", "le", "re"))  # words unless in capitals
 WEIGHTY = ("without", "negative", "absent", "absence", "evidence", "excluded", "lacking", "present", "showing", "image",
            "patient", "findings", "examination", "technique", "projection", "severe",
            "moderate", "minimal")  # ordinary, yet read through typos
@@ -63,6 +63,8 @@ POST_NO = tuple(tuple(words.split()) for words in (
 YES = frozenset(("present", "visible", "seen", "noted", "shown", "normal", "healthy", "unremarkable", "intact", "yes", "positive"))
 COPULAS = frozenset(("is", "are", "was", "were", "has", "have", "been", ":", "be", "can", "could"))
 LINKS = frozenset((",", "and", "or", "nor"))
+STRANGE = tuple(f"{kind} arthritis" for kind in (  # wordings that end in a known word and mean something else
+    "rheumatoid", "septic", "psoriatic", "gouty", "reactive", "infectious", "infective", "inflammatory", "juvenile idiopathic"))
 SIDES = {"L": "left", "R": "right"}
 SMALL = {word: n for n, word in enumerate((
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
@@ -169,8 +171,11 @@ def spans_of(tokens: Sequence[Token], image_types: Sequence[str] | None = None) 
     at = 0
     while at < len(tokens):
         for length in range(min(longest, len(tokens) - at), 0, -1):
-            readings = phrases.get(tuple(words[at:at + length]), ())
-            if image_types is not None:
+            readings = phrases.get(tuple(words[at:at + length]))
+            if readings == ():   # one of STRANGE
+                at += length
+                break
+            if readings and image_types is not None:
                 readings = tuple(sense for sense in readings if not sense.local or set(sense.where) & set(image_types))
             if readings and (length > 1 or words[at] not in UPPER_ONLY or _stands_out(tokens[at], spans, at, loud)):
                 spans.append(Span(at, at + length, readings))
@@ -355,6 +360,8 @@ def _phrases() -> tuple[dict[tuple[str, ...], tuple[Reading, ...]], int, frozens
             add(words, Reading(term.name, False, tuple(where), local=True))
         for words in term.opposites:
             add(words, Reading(term.name, False, term.image_types, local=False))
+    for words in STRANGE:
+        table[tuple(token.text for token in tokens_of(words))] = {}
     known = frozenset(word for key in table for word in key if len(word) >= 5 and word.isalpha())
     return {key: tuple(readings.values()) for key, readings in table.items()}, max(map(len, table)), known
 

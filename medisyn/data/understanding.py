@@ -201,9 +201,9 @@ def _most_trained(tokens: Sequence[Token], spans: Sequence[Span], possible: list
 
 def _as_trained(findings: dict[str, bool], image_type: str | None, support: Sequence[Sequence]) -> dict[str, bool]:
     """"Normal" as the grade that means it, where training images of this type were graded and none was called normal."""
-    shown = {name for row in support if row[0] == image_type for name in row[5]}
+    trained = {name for row in support if row[0] == image_type for name in row[5]}
     grade = NORMAL_GRADES.get(image_type or "")
-    if findings.get("normal") and grade in shown and "normal" not in shown:
+    if findings.get("normal") and grade in trained and "normal" not in trained:
         return {grade if name == "normal" else name: present for name, present in findings.items()}
     return findings
 

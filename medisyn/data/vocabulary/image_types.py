@@ -21,10 +21,11 @@ SPECIALTY_LIST = (
          typed=("surgical", "operation", "intraoperative")),
 )
 
+X_RAYS = ("X-ray", "radiograph", "plain film", "film", "roentgenogram", "roentgen", "radiography", "plain X-ray")
 MICROSCOPES = ("micrograph", "photomicrograph", "microscopy image", "microscopy", "microscope", "microscopic", "microscope slide",
                "under the microscope", "slide", "tile")
-CAMERAS = ("photo", "photograph", "picture", "smartphone", "mobile phone", "cell phone", "phone camera", "phone", "iphone",
-       "selfie")
+CAMERAS = ("photo", "photograph", "picture", "smartphone", "mobile phone", "cell phone", "phone camera", "phone",
+           "iphone", "selfie")
 ENDOSCOPES = ("endoscopy", "endoscopic image", "endoscopic view", "endoscopic", "endoscope", "endoscopic picture", "scope view")
 
 IMAGE_TYPE_LIST = (
@@ -37,14 +38,14 @@ IMAGE_TYPE_LIST = (
                "chestxray", "thoracic x ray", "radiograph of chest", "chest plain film", "lung radiograph", "lung film",
                "pulmonary x ray", "cxrs"),
         specialty="radiology", gray=True, symmetry="none", default_anatomy="chest",
-        heads=("X-ray", "radiograph", "plain film", "film", "roentgenogram", "roentgen", "radiography", "plain X-ray")),
+        heads=X_RAYS),
     ImageType(
         "bone_xray", "bone X-ray", "image_type",
         ("bone radiograph", "skeletal radiograph", "skeletal X-ray", "musculoskeletal radiograph", "orthopaedic X-ray"),
         {"DICOM": "DX"}, abbreviations=("MSK XR",),
         typed=("bone film", "joint x ray", "joint radiograph", "msk x ray", "msk radiograph", "plain film of bone"),
         specialty="radiology", gray=True, symmetry="none",
-        heads=("X-ray", "radiograph", "plain film", "film", "roentgenogram", "roentgen", "radiography", "plain X-ray")),
+        heads=X_RAYS),
     ImageType(
         "ct", "CT", "image_type",
         ("CT scan", "computed tomography", "CT image", "computed tomography scan", "CT slice"),
@@ -67,7 +68,7 @@ IMAGE_TYPE_LIST = (
                "ultra sound", "b scan ultrasound", "sonographic", "sono", "bus", "busi", "usg", "us scan", "hypoechoic",
                "anechoic", "hyperechoic",
                "posterior acoustic enhancement", "posterior acoustic shadowing", "acoustic shadowing", "posterior shadowing",
-               "echo", "echo image"),
+               "echo image", "echocardiogram", "echocardiography"),
         specialty="radiology", gray=True, symmetry="mirror"),
     ImageType(
         "mammography", "mammogram", "image_type",
@@ -151,10 +152,8 @@ IMAGE_TYPE_LIST = (
                "vocal cord endoscopy", "video laryngoscopy", "throat endoscopy", "stroboscopy", "larynx endoscopy",
                "microlaryngoscopy", "microlaryngoscopic", "nasolaryngoscopy", "nasendoscopy", "nasoendoscopy", "nasopharyngoscopy",
                "flexible laryngoscopy", "rigid laryngoscopy", "direct laryngoscopy", "indirect laryngoscopy",
-               "flexible nasolaryngoscopy",
-               "flexible nasendoscopy", "fibreoptic laryngoscopy", "fne", "videolaryngoscope", "videostroboscopy", "glidescope",
-               "c mac",
-               "laryngostroboscopy"),
+               "flexible nasolaryngoscopy", "flexible nasendoscopy", "fibreoptic laryngoscopy", "fne",
+               "videolaryngoscope", "videostroboscopy", "glidescope", "c mac", "laryngostroboscopy"),
         specialty="otolaryngology", symmetry="mirror", default_anatomy="larynx", heads=ENDOSCOPES),
     ImageType(
         "laparoscopy", "laparoscopy image", "image_type",

@@ -8,6 +8,8 @@ EYE = ("fundus_photograph", "oct")
 ENDOSCOPIES = ("gi_endoscopy", "laryngoscopy", "laparoscopy")
 LIMB = ("bone_xray", "mri", "ct", "skin_photograph", "dermoscopy", "ultrasound")
 PAIRED = ("bone_xray", "ultrasound", "mammography", "ct", "mri", "histopathology", *SKIN, *EYE)  # one side may be shown
+METASTASES = ("lymph node metastasis", "lymph node metastases", "lymph node with metastasis", "lymph node with a metastasis",
+              "metastatic lymph node")
 BOWEL = ("colon", "colonic", "colorectal", "bowel", "large bowel")
 TRUNK = ("ct", "mri", "ultrasound")
 
@@ -47,7 +49,7 @@ ANATOMY = (
     part("abdomen", "abdomen", (*TRUNK, "laparoscopy"), "abdominal cavity", snomed="818981001", radlex="RID56",
          typed=("abdominal", "abdo", "belly")),
     part("pelvis", "pelvis", ("bone_xray", *TRUNK), snomed="12921003", typed=("pelvic",)),
-    part("gallbladder", "gallbladder", ("ultrasound", "laparoscopy", "ct"), snomed="28231008", typed=("gall bladder", "cholecyst"),
+    part("gallbladder", "gallbladder", ("ultrasound", "laparoscopy", "ct"), snomed="28231008", typed=("gall bladder",),
          local=dict.fromkeys(("GB", "cholecystectomy", "lap chole"), ("laparoscopy",)), shows=("abdomen",)),
     part("appendix", "appendix", ("laparoscopy", "ct", "ultrasound"), snomed="66754008", shows=("abdomen",)),
     part("prostate", "prostate", ("mri", "ultrasound", "histopathology"), snomed="41216001"),
@@ -101,7 +103,8 @@ ANATOMY = (
     part("caecum", "caecum", ("gi_endoscopy",), "cecum", typed=("caecal", "cecal"), shows=("colon",)),
     part("pylorus", "pylorus", ("gi_endoscopy",), "gastric outlet", typed=("pyloric",), shows=("stomach",)),
     part("duodenum", "duodenum", ("gi_endoscopy",), "duodenal bulb", typed=("duodenal",)),
-    part("lymph_node", "lymph node", ("histopathology", "ultrasound"), "lymphatic node", typed=("nodal",)),
+    part("lymph_node", "lymph node", ("histopathology", "ultrasound"), "lymphatic node", typed=("nodal",),
+         local=dict.fromkeys(METASTASES, ("histopathology",))),
     part("bone_marrow", "bone marrow", ("blood_smear",), "marrow aspirate", typed=("marrow",)),
     part("fetal_head", "fetal head", ("ultrasound",), "foetal head", "fetal brain", typed=("foetal brain",)),
     part("fetal_abdomen", "fetal abdomen", ("ultrasound",), "foetal abdomen"),
@@ -137,8 +140,7 @@ VIEWS = (
     way("view", "macula_centred", "macula-centred", EYE, "fovea-centred", short=("mac-centred",),
         codes={"DICOM": "111900"},
         typed=("macular centred", "centred on the macula", "centred at the macula", "field 2", "posterior pole",
-               "macula in the centre",
-               "macula at the centre", "centred on the fovea", "fovea in the centre")),
+               "macula in the centre", "macula at the centre", "centred on the fovea", "fovea in the centre")),
     way("view", "disc_centred", "disc-centred", EYE, "optic-disc-centred",
         short=("ONH-centred",), codes={"DICOM": "111901"},
         typed=("disk centred", "centred on the optic disc", "optic disk centred", "optic nerve centred",
@@ -147,8 +149,8 @@ VIEWS = (
         typed=("cropped cell", "individual cell", "cell crop", "single wbc", "single white blood cell",
                "single blood cell"), local=dict.fromkeys(("single", "isolated", "individual", "cropped"), ("blood_smear",))),
     way("view", "smear_field", "smear-field", ("blood_smear",), "whole-field", "field of view", "many-cell",
-        short=("HPF",), typed=("many cells", "microscopic field", "whole field", "multiple cells", "field of cells",
-                                                     "wide field", "low power field")),
+        short=("HPF",), typed=("many cells", "microscopic field", "whole field", "multiple cells", "field of cells"),
+        local={"wide field": ("blood_smear",), "low power field": ("blood_smear",)}),
 )
 
 TECHNIQUES = (
@@ -194,12 +196,11 @@ TECHNIQUES = (
 )
 
 SIDES = (
-    way("laterality", "left", "left", PAIRED, "left-sided", short=("L", "lt"), typed=("left side", "left hand side", "L side",
-           "sinister"),
-        codes={"SNOMED CT": "7771000", "DICOM": "L"}, local={"os": EYE, "oi": EYE, "oculus sinister": EYE, "le": EYE,
-               "L eye": EYE}),
+    way("laterality", "left", "left", PAIRED, "left-sided", short=("L", "lt"),
+        typed=("left side", "left hand side", "L side"), codes={"SNOMED CT": "7771000", "DICOM": "L"},
+        local={"os": EYE, "oi": EYE, "oculus sinister": EYE, "le": EYE, "L eye": EYE}),
     way("laterality", "right", "right", PAIRED, "right-sided", short=("R", "rt"),
-        typed=("right side", "right hand side", "R side", "dexter"),
+        typed=("right side", "right hand side", "R side"),
         codes={"SNOMED CT": "24028007", "DICOM": "R"}, local={"od": EYE, "oculus dexter": EYE, "re": EYE, "R eye": EYE}),
 )
 

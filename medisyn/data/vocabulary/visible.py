@@ -1,7 +1,7 @@
 """Findings seen in colour, beyond the first list: tissue, blood cells, skin, eye and gut, as public datasets name them."""
 
 from medisyn.data.vocabulary.findings import GUT, SKIN, TISSUE, at, cell, finding
-from medisyn.data.vocabulary.places import EYE
+from medisyn.data.vocabulary.places import EYE, METASTASES
 
 FUNDUS = ("fundus_photograph",)
 OCT = ("oct",)
@@ -19,8 +19,7 @@ TISSUES = (
     finding("sessile_serrated_adenoma", "sessile serrated adenoma", TISSUE, "sessile serrated lesion", short=("SSA",),
             group="polyp"),
     finding("lymph_node_metastasis", "lymph node metastasis", TISSUE, "metastasis in a lymph node",
-            typed=("nodal metastasis",),
-            local=dict.fromkeys(("metastasis", "metastatic", "metastases"), TISSUE)),
+            typed=("nodal metastasis", *METASTASES)),
     finding("benign_breast_tissue_lesion", "benign breast tissue lesion", TISSUE, "benign lesion in breast tissue",
             group="breast_tissue"),
     finding("breast_carcinoma_tissue", "breast carcinoma tissue", TISSUE, "malignant breast tissue lesion",
