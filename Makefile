@@ -28,8 +28,8 @@ demo: install    ## out/demo: a gallery of every image type the shipped model kn
 	@echo "The gallery is out/demo/gallery.png, its collection out/demo (images/ and metadata.jsonl)."
 	@echo "Try next: $(BIN)/medisyn generate \"chest X-ray of a child with viral pneumonia\" -n 8 --seed 7 -o out/pneumonia"
 
-test: install-test  ## the tests, two files at a time
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
+test: install-test  ## the tests, three files at a time
+	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 	@echo "All tests passed. Try next: make demo"
 
 test-browser: install-test ## the pages in a real browser: needs node and chromium

@@ -17,6 +17,13 @@ from medisyn.training import device, run, stages
 
 ROOT = Path(__file__).parent.parent
 torch.set_num_threads(1)
+LONG = ("test_finetune", "test_web_browser", "test_bulk", "test_quick", "test_backends", "test_finetune_together", "test_run",
+        "test_ingest_ray", "test_web_room_browser")  # a minute each, or nearly
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first: of several processes none is left alone with one of them at the end."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 @pytest.fixture(autouse=True)

@@ -391,27 +391,3 @@ def test_every_number_of_processes_sees_the_same_images(written):
     for i in (0, 5, 1):
         assert np.array_equal(draw(i).entries, again(i).entries) and np.array_equal(draw(i).texts, again(i).texts)
     assert not np.array_equal(draw(0).entries, draw(1).entries)
-
-
-# ---- several processes ------------------------------------------------------------------------------------------------
-
-@pytest.mark.skipif(os.name == "nt", reason="gloo and signals")
-@pytest.mark.parametrize("family, method, parallel, changes", [
-    ("sd", "lora", "data", ()), ("sd", "lora", "sharded", ()), ("flux", "full", "sharded", ()),
-    ("sd", "lora", "sharded", ("method.frozen=bfloat16",))])
-def test_two_processes_learn_what_one_learns(family, method, parallel, changes, written, tmp_path, environment):
-    path = written(family, method)
-    settings = ["tune.n_images=24", f'parallel="{parallel}"', *changes]
-    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "medisyn", "train",
-             str(path), "-o", str(tmp_path / "two")] + [word for change in settings for word in ("--set", change)]
-    done = subprocess.run(words, env=environment, text=True, capture_output=True, timeout=400, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    taught(path, tmp_path / "one", *settings)
-    one, two = ([json.loads(line) for line in (tmp_path / name / "tune" / "log.jsonl").read_text().splitlines()]
-                for name in ("one", "two"))
-    assert [row["n_images"] for row in one] == [row["n_images"] for row in two] == [12, 24]
-    for a, b in zip(one, two, strict=True):
-        assert all(abs(a[name] - b[name]) < 1e-3 * max(1, abs(a[name])) for name in ("loss", "train", "held_out"))
-    first, second = medisyn.load(tmp_path / "one" / "model"), medisyn.load(tmp_path / "two" / "model")
-    (a,), (b,) = first.generate(PROMPT, seed=1), second.generate(PROMPT, seed=1)
-    assert np.abs(a.image - b.image).max() < 0.02

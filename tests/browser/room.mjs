@@ -18,7 +18,7 @@ const bases = Object.values(addresses);
 async function open(more = {}) {
   const context = await browser.newContext({ viewport: { width: 1360, height: 900 }, colorScheme: "dark", ...more });
   const page = await context.newPage();
-  page.setDefaultTimeout(30000);
+  page.setDefaultTimeout(120000);
   page.on("request", (one) => { if (!bases.some((base) => one.url().startsWith(base)) && !/^(data|blob):/.test(one.url())) outside.push(one.url()); });
   page.on("pageerror", (error) => errors.push(error.message));
   page.on("console", (line) => { if (line.type() === "error") errors.push(line.text()); });

@@ -15,7 +15,7 @@ const outside = [], errors = [];
 async function open(more = {}) {
   const context = await browser.newContext({ viewport: { width: 1360, height: 900 }, colorScheme: "dark", ...more });
   const page = await context.newPage();
-  page.setDefaultTimeout(60000);
+  page.setDefaultTimeout(120000);
   page.on("request", (one) => { if (![base, locked].some((own) => one.url().startsWith(own)) && !/^(data|blob):/.test(one.url())) outside.push(one.url()); });
   page.on("pageerror", (error) => errors.push(error.message));
   page.on("console", (line) => { if (line.type() === "error") errors.push(line.text()); });
