@@ -63,8 +63,11 @@ POST_NO = tuple(tuple(words.split()) for words in (
 YES = frozenset(("present", "visible", "seen", "noted", "shown", "normal", "healthy", "unremarkable", "intact", "yes", "positive"))
 COPULAS = frozenset(("is", "are", "was", "were", "has", "have", "been", ":", "be", "can", "could"))
 LINKS = frozenset((",", "and", "or", "nor"))
-STRANGE = tuple(f"{kind} arthritis" for kind in (  # wordings that end in a known word and mean something else
-    "rheumatoid", "septic", "psoriatic", "gouty", "reactive", "infectious", "infective", "inflammatory", "juvenile idiopathic"))
+STRANGE = (  # wordings that end in a known word and mean something else
+    *(f"{kind} arthritis" for kind in (
+        "rheumatoid", "septic", "psoriatic", "gouty", "reactive", "infectious", "infective", "inflammatory", "juvenile idiopathic"
+    )),
+    "pericardial effusion", "joint effusion", "middle ear effusion")
 SIDES = {"L": "left", "R": "right"}
 SMALL = {word: n for n, word in enumerate((
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
