@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sqlalchemy as sql
 from PIL import Image
 
 from medisyn.data import images, prompts, records
@@ -31,11 +32,27 @@ def database_of(kind: str) -> str:
     """The address of a database of DATABASES; "": SQLite in a folder of one's own. The one of PostgreSQL is emptied."""
     if kind == "sqlite":
         return ""
-    engine = database.connect(POSTGRES)
+    address = own_database(POSTGRES)
+    engine = database.connect(address)
     database.META.drop_all(engine)
     database.META.create_all(engine)
     engine.dispose()
-    return POSTGRES
+    return address
+
+
+def own_database(address: str) -> str:
+    """The address of this process's own database on that server, made where it is not there; alone, of the one that is named."""
+    process = os.environ.get("PYTEST_XDIST_WORKER")
+    if not process:
+        return address
+    url = sql.make_url(address)
+    name = f"{url.database}_{process}"
+    engine = database.connect(address).execution_options(isolation_level="AUTOCOMMIT")
+    with engine.connect() as server:
+        if not server.scalar(sql.text("select 1 from pg_database where datname = :name"), {"name": name}):
+            server.execute(sql.text(f'create database "{name}"'))
+    engine.dispose()
+    return url.set(database=name).render_as_string(hide_password=False)
 
 
 def squares(folder: Path, seconds: float = 0.0) -> worker.Make:
