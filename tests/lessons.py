@@ -18,12 +18,11 @@ from medisyn.training import finetune, ranks
 
 def main() -> None:
     torch.set_num_threads(1)
-    ranks.join_ranks()
     told = Path(sys.argv[1])
-    if ranks.rank() == 0:
-        told.with_suffix(".n").write_text(str(ranks.world()))
     for lesson in json.loads(told.read_text()):
         finetune.run(recipe.read(Path(lesson["recipe"]), lesson["changes"]), Path(lesson["folder"]))
+    if ranks.rank() == 0:
+        told.with_suffix(".n").write_text(str(ranks.world()))
     ranks.leave()
 
 

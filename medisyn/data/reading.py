@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
-from medisyn.data.vocabulary import TERMS, fold, wordings
+from medisyn.data.vocabulary import STRANGE, TERMS, fold, wordings
 
 ORDINARY = """
 a about above absence absent adolescent adult after again age aged all along also am among an and another any anything
@@ -63,11 +63,6 @@ POST_NO = tuple(tuple(words.split()) for words in (
 YES = frozenset(("present", "visible", "seen", "noted", "shown", "normal", "healthy", "unremarkable", "intact", "yes", "positive"))
 COPULAS = frozenset(("is", "are", "was", "were", "has", "have", "been", ":", "be", "can", "could"))
 LINKS = frozenset((",", "and", "or", "nor"))
-STRANGE = (  # wordings that end in a known word and mean something else
-    *(f"{kind} arthritis" for kind in (
-        "rheumatoid", "septic", "psoriatic", "gouty", "reactive", "infectious", "infective", "inflammatory", "juvenile idiopathic"
-    )),
-    "pericardial effusion", "joint effusion", "middle ear effusion")
 SIDES = {"L": "left", "R": "right"}
 SMALL = {word: n for n, word in enumerate((
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "

@@ -10,13 +10,14 @@ from functools import cache
 
 from medisyn.data.records import Record
 from medisyn.data.vocabulary.findings import FINDINGS as FIRST_FINDINGS
+from medisyn.data.vocabulary.findings import STRANGE
 from medisyn.data.vocabulary.image_types import IMAGE_TYPE_LIST, SPECIALTY_LIST
 from medisyn.data.vocabulary.places import ANATOMY, SEXES, SIDES, TECHNIQUES, VIEWS
 from medisyn.data.vocabulary.radiological import RADIOLOGICAL
 from medisyn.data.vocabulary.terms import KINDS, ImageType, Term, fold
 from medisyn.data.vocabulary.visible import VISIBLE
 
-__all__ = ["IMAGE_TYPES", "KINDS", "SPECIALTIES", "TERMS", "ImageType", "Term", "applicable", "check", "closed", "find",
+__all__ = ["IMAGE_TYPES", "KINDS", "SPECIALTIES", "STRANGE", "TERMS", "ImageType", "Term", "applicable", "check", "closed", "find",
            "fold", "label", "nearest", "terms_of", "wordings"]
 
 FINDINGS = (*FIRST_FINDINGS, *RADIOLOGICAL, *VISIBLE)

@@ -363,3 +363,8 @@ def at(sites: tuple[str, ...], terms: tuple[Term, ...]) -> tuple[Term, ...]:
 
 FINDINGS = (*ANY, *at(("chest", "lung"), LUNGS), *BONES, *at(("brain", "head"), BRAIN),
             *at(("kidney", "abdomen"), KIDNEYS), *at(("breast",), BREASTS), *TUMOURS, *CELLS, *EYES, *SCOPES)
+STRANGE = (  # wordings that end in a known word and mean something else
+    *(f"{kind} arthritis" for kind in (
+        "rheumatoid", "septic", "psoriatic", "gouty", "reactive", "infectious", "infective", "inflammatory", "juvenile idiopathic"
+    )),
+    "pericardial effusion", "joint effusion", "middle ear effusion")
