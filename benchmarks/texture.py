@@ -1,13 +1,15 @@
 """Texture: what is missing from images in power by spatial frequency and in distance, by how they are sampled and decoded.
 
-    python benchmarks/texture.py --model FOLDER [FOLDER ...] --real data/open -o OUTDIR [--each 48] [--steps 4 8 12 50]
+    python benchmarks/texture.py --model FOLDER [FOLDER ...] --real data/open -o OUTDIR [--each 48] [--draws 3] [--steps 4 8 12 50]
 
 Images are made for the sentences of validation images, up to `--each` a type, each with a style drawn from the training images of
 its type, without a recogniser's second look; and compared with those very validation images: power in dB of theirs (of log
 power, mean over image types; fine: 0.31 to 0.5 cycles a pixel, middle: 0.12 to 0.31), Frechet and kernel distance among the
 eye's features.
-The last row of a model is the validation images through its autoencoder: no sampling gets nearer. --steps: instead of ways to
-guide, numbers of steps with the model's own settings, and the largest of them with guidance at every step, as a plain loop has it.
+The last row of a model is the validation images through its autoencoder: no sampling gets nearer. --draws: images for each
+sentence, from other noise and with other styles; which of them are drawn moves the distance far more than how they are sampled
+(docs/log.md). --steps: instead of ways to guide, numbers of steps with the model's own settings, and the largest of them with
+guidance at every step, as a plain loop has it.
 """
 
 import argparse
@@ -49,9 +51,10 @@ def power(squares: np.ndarray) -> np.ndarray:
 
 
 def missing(made: np.ndarray, real: np.ndarray, kinds: Sequence[str]) -> dict[str, float]:
-    """Power of images over that of real ones by band in dB, the mean over image types."""
+    """Power of images, some for each real one, over that of real ones by band in dB, the mean over image types."""
     kinds = np.asarray(kinds)
-    apart = np.mean([power(made[kinds == k]).mean(0) - power(real[kinds == k]).mean(0) for k in sorted(set(kinds))], 0)
+    drawn = np.tile(kinds, len(made) // len(kinds))
+    apart = np.mean([power(made[drawn == k]).mean(0) - power(real[kinds == k]).mean(0) for k in sorted(set(kinds))], 0)
     return {name: float(apart[a:b].mean()) for name, (a, b) in BANDS.items()}
 
 
@@ -62,13 +65,13 @@ def to_squares(made: torch.Tensor, kinds: Sequence[str]) -> np.ndarray:
     return ((made + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def asked(model: object, chosen: Sequence[Record], seed: int = 0) -> list[Provenance]:
-    """How an image for each record is made."""
-    card, styles, draw = model.card, {}, np.random.default_rng(seed)
+def asked(model: object, chosen: Sequence[Record], turn: int = 0) -> list[Provenance]:
+    """How an image for each record is made; turn: which one of it, with another style and from other noise."""
+    card, styles, draw = model.card, {}, np.random.default_rng(turn)
     for row in model.support:
         for style, n in row[8].items():
             styles.setdefault(row[0], []).extend([int(style)] * n)
-    return [Provenance(text := prompts.canonical(record), text, k, card.steps, card.guidance, card.sampler,
+    return [Provenance(text := prompts.canonical(record), text, turn * len(chosen) + k, card.steps, card.guidance, card.sampler,
                        int(draw.choice(styles[record.image_type])), model.digest, card.name, "")
             for k, record in enumerate(chosen)]
 
@@ -81,10 +84,12 @@ def ways_of(card: Card, steps: Sequence[int]) -> list[Way]:
     return [*((n, card.guidance_from, card.guidance_until, card.texture) for n in steps), (max(steps), 0.0, 1.0, card.texture)]
 
 
-def rows_of(folder: Path, chosen: Sequence[Record], real: np.ndarray, backend: str, steps: Sequence[int] = ()) -> list[dict]:
+def rows_of(folder: Path, chosen: Sequence[Record], real: np.ndarray, backend: str, steps: Sequence[int] = (),
+            draws: int = 1) -> list[dict]:
     """A row a way of sampling, and one for the autoencoder."""
     model, eye = synthesizer.load(folder).model, features.load("eye")
-    kinds, hows, rows = [r.image_type for r in chosen], asked(model, chosen), []
+    kinds, rows = [r.image_type for r in chosen], []
+    hows = [how for turn in range(draws) for how in asked(model, chosen, turn)]
     seen = eye.apply(real)
 
     def row(way: str, squares: np.ndarray) -> None:
@@ -99,7 +104,7 @@ def rows_of(folder: Path, chosen: Sequence[Record], real: np.ndarray, backend: s
         with ThreadPoolExecutor(cores.cores()) as pool:
             exact = [dataclasses.replace(how, steps=n) for how in hows]
             made = torch.stack(list(pool.map(paint, exact, [how.seed for how in hows])))
-        row(f"{n} steps, guidance {card.guidance:g} from {since:g} to {until:g}, noise {noise:g}", to_squares(made, kinds))
+        row(f"{n} steps, guidance {card.guidance:g} from {since:g} to {until:g}, noise {noise:g}", to_squares(made, kinds * draws))
     with torch.no_grad():
         back = torch.cat([model.vae.decode(model.vae.encode(to_tensor(real[k:k + 16]))).clamp(-1, 1)
                           for k in range(0, len(real), 16)])
@@ -113,9 +118,12 @@ def main() -> None:
     parser.add_argument("--real", type=Path, required=True, help="a collection with validation images")
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--each", type=int, default=48, help="images a type")
+    parser.add_argument("--draws", type=int, default=1, help="images for each validation image's sentence")
     parser.add_argument("--backend", default="torch", help="what computes the images: torch, openvino, openvino-bf16")
     parser.add_argument("--steps", type=int, nargs="+", default=(), help="numbers of steps to compare, instead of ways to guide")
     args = parser.parse_args()
+    if args.draws < 1:
+        raise ValueError(f"--draws is {args.draws}, expected 1 or more images for each sentence")
     torch.set_num_threads(1)
     known = synthesizer.load(args.model[0])
     by_type: dict[str, list[Record]] = {}
@@ -128,8 +136,9 @@ def main() -> None:
         raise ValueError(f"{args.real} holds no validation image of a type that {args.model[0]} knows")
     side = known.model.card.image_size
     real = np.stack([np.asarray(images.square(images.decode(args.real / r.file_name), side).convert("RGB")) for r in chosen])
-    rows = [row for folder in args.model for row in rows_of(folder, chosen, real, args.backend, args.steps)]
-    about = f"{len(chosen)} images of {len(by_type)} types for the sentences of validation images of {args.real}, by {args.backend}"
+    rows = [row for folder in args.model for row in rows_of(folder, chosen, real, args.backend, args.steps, args.draws)]
+    about = (f"{args.draws * len(chosen)} images of {len(by_type)} types for the sentences of {len(chosen)} validation images of "
+             f"{args.real}, by {args.backend}")
     lines = [(r["model"], r["way"], f"{r['frechet']:.1f}", f"{r['kernel']:.3f}", f"{r['fine']:.1f}", f"{r['middle']:.1f}")
              for r in rows]
     write(args.out, "texture", {"about": about, "rows": rows}, f"# Texture\n\n{about}.\n\n" + table(

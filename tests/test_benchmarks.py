@@ -190,7 +190,9 @@ def test_what_a_blur_takes_is_missing_from_fine_detail_first():
     rng = np.random.default_rng(0)
     real = rng.integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
     kinds = ["chest_xray", "dermoscopy"] * 3
-    assert texture.missing(real, real, kinds) == {"fine": 0.0, "middle": 0.0}
+    nothing = {"fine": 0.0, "middle": 0.0}
+    assert texture.missing(real, real, kinds) == nothing
+    assert texture.missing(np.concatenate([real, real]), real, kinds) == pytest.approx(nothing, abs=1e-9)
     blurred = np.stack([np.asarray(Image.fromarray(one).filter(ImageFilter.GaussianBlur(1))) for one in real])
     found = texture.missing(blurred, real, kinds)
     assert found["fine"] < found["middle"] - 3 < -3
@@ -210,6 +212,16 @@ def test_numbers_of_steps_are_compared_with_the_most_guided_always(maker):
     assert [way[0] for way in texture.ways_of(card, ())] == [card.steps] * len(texture.WAYS)
     own = (card.guidance_from, card.guidance_until, card.texture)
     assert texture.ways_of(card, (8, 50)) == [(8, *own), (50, *own), (50, 0.0, 1.0, card.texture)]
+
+
+def test_each_turn_draws_the_same_sentences_with_other_styles_from_other_noise(maker):
+    row = max(maker.model.support, key=lambda row: len(row[8]))
+    chosen = [Record(str(k), "", row[0]) for k in range(20)]
+    turns = [texture.asked(maker.model, chosen, turn) for turn in (0, 1, 0)]
+    assert turns[0] == turns[2]
+    assert [how.prompt for how in turns[0]] == [how.prompt for how in turns[1]]
+    assert len({how.seed for turn in turns for how in turn}) == 40
+    assert [how.style for how in turns[0]] != [how.style for how in turns[1]]
 
 
 def test_ways_take_turns_and_the_first_turn_does_not_count():
