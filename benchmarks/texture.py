@@ -137,8 +137,9 @@ def main() -> None:
     side = known.model.card.image_size
     real = np.stack([np.asarray(images.square(images.decode(args.real / r.file_name), side).convert("RGB")) for r in chosen])
     rows = [row for folder in args.model for row in rows_of(folder, chosen, real, args.backend, args.steps, args.draws)]
-    about = (f"{args.draws * len(chosen)} images of {len(by_type)} types for the sentences of {len(chosen)} validation images of "
-             f"{args.real}, by {args.backend}")
+    each = f", {args.draws} for each" if args.draws > 1 else ""
+    about = (f"{args.draws * len(chosen)} images of {len(by_type)} types for the sentences of validation images of {args.real}"
+             f"{each}, by {args.backend}")
     lines = [(r["model"], r["way"], f"{r['frechet']:.1f}", f"{r['kernel']:.3f}", f"{r['fine']:.1f}", f"{r['middle']:.1f}")
              for r in rows]
     write(args.out, "texture", {"about": about, "rows": rows}, f"# Texture\n\n{about}.\n\n" + table(

@@ -7,7 +7,7 @@
 #
 # Measured with AMX: ingest 1 to 3 minutes, latents 18, denoiser 17 to 19 images/s, so an hour; figures 40. With AVX-512 units for bf16
 # alone the denoiser makes 9 images/s and finding its style clusters takes 7 minutes. With AVX-512 and no such units (--set precision=fp32)
-# it makes 6, style clusters take 9 minutes, latents 30; with AVX2 alone it makes about 2.
+# it makes 6, style clusters take 9 minutes, 23 latents come in a second; with AVX2 alone it makes about 2.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 datasets=${1:?usage: runs/medisyn-s-further.sh DATASETS [RUN [OPTIONS]]}
