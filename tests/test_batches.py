@@ -44,6 +44,13 @@ def test_weights_sum_to_one_and_go_by_the_square_root():
     assert shares == pytest.approx({"ct": 4 / 7, "mri": 2 / 7, "oct": 1 / 7})
 
 
+def test_a_type_can_be_drawn_so_many_times_as_often():
+    known = several(ct=16, mri=4, oct=1)
+    p = batches.weights(known, often={"mri": 3.0})
+    shares = {kind: sum(q for q, r in zip(p, known, strict=True) if r.image_type == kind) for kind in ("ct", "mri", "oct")}
+    assert shares == pytest.approx({"ct": 4 / 11, "mri": 6 / 11, "oct": 1 / 11})
+
+
 def test_inside_a_type_rare_classes_go_by_the_square_root_too():
     known = [Record(str(i), "x.png", "ct", findings={"kidney_stone": i < 1}) for i in range(10)]
     assert batches.weights(known)[0] == pytest.approx(1 / (1 + 3))

@@ -53,6 +53,9 @@ def test_a_top_setting_is_changed_from_outside(path):
     ("image_size=64", "image_size is 64 pixels, the packed squares are 36; raise data.packed_side"),
     ("vae.crop=48", "vae.crop is 48 pixels, the packed squares are 36"),
     ("seed.first=1", "'seed' is a value, not a table"),
+    ("dit.often={mri = 2, x_ray = 3}", "expected an image type, one of "),
+    ("dit.often={mri = 0}", "dit.often.mri: input should be greater than 0, found 0"),
+    ("model.guidance_since={x_ray = 0}", "found 'x_ray'"),
 ])
 def test_a_slip_is_named_in_one_sentence(path, change, said):
     with pytest.raises(ValueError) as caught:  # noqa: PT011

@@ -331,6 +331,12 @@ def test_a_resident_step_is_a_function_of_seed_and_step(settings, prepared):
     train = {r.id for r in known if r.split == "train"}
     rows = [k for k in range(len(known)) if any(torch.equal(x.half(), torch.from_numpy(noise.latent[k])) for x in a.data)]
     assert {known[k].id for k in rows} <= train
+    kinds = sorted({known[k].image_type for k in rows})
+    often = settings.dit.model_copy(update={"often": {kinds[0]: 1e6}})
+    drawn = resident.feed(noise, known, captions, seed=0, settings=often, where=cpu)(3).data
+    rows = [k for k in range(len(known)) if any(torch.equal(x.half(), torch.from_numpy(noise.latent[k])) for x in drawn)]
+    assert len(kinds) > 1
+    assert {known[k].image_type for k in rows} == {kinds[0]}
 
 
 def test_captions_of_other_images_are_refused(prepared, tmp_path):

@@ -8,7 +8,7 @@ classes (what is to be seen) inside each.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import numpy as np
 from medisyn.data import images, records
 from medisyn.data.duplicates import digest
 from medisyn.data.records import Record
+from medisyn.data.vocabulary import IMAGE_TYPES
 from medisyn.training.run import write_json
 
 
@@ -84,16 +85,24 @@ def pack(collections: Sequence[Path], folder: Path, side: int, splits: Sequence[
     return Pixels(folder)
 
 
+def by_type(table: dict[str, float]) -> dict[str, float]:
+    """The table, every name of which is an image type; else ValueError."""
+    for name in table:
+        if name not in IMAGE_TYPES:
+            raise ValueError(f"expected an image type, one of {', '.join(IMAGE_TYPES)}, found {name!r}")
+    return table
+
+
 def class_of(record: Record) -> tuple:
     """What a record shows, as far as sampling is concerned."""
     present = sorted(name for name, seen in record.findings.items() if seen)
     return record.image_type, record.anatomy, record.view, record.technique, *present
 
 
-def weights(chosen: Sequence[Record], power: float = 0.5) -> np.ndarray:
-    """The probability of each record: (n,), summing to 1."""
+def weights(chosen: Sequence[Record], power: float = 0.5, often: Mapping[str, float] | None = None) -> np.ndarray:
+    """The probability of each record: (n,), summing to 1. often: image types that are drawn so many times as often as by `power`."""
     types, classes = Counter(r.image_type for r in chosen), Counter(map(class_of, chosen))
-    share_of_type = {t: n**power for t, n in types.items()}
+    share_of_type = {t: n**power * (often or {}).get(t, 1.0) for t, n in types.items()}
     total = dict.fromkeys(types, 0.0)
     for c, n in classes.items():
         total[c[0]] += n**power

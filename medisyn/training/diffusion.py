@@ -9,13 +9,13 @@ what that was when guidance began, and w is told to it, so that sampling with gu
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from medisyn import flow
@@ -56,6 +56,8 @@ class DitSettings(BaseModel):
     drop_text: float = 0.12             # share of images shown without any text: what guidance subtracts
     drop_fact: float = 0.25             # share of facts left out of a caption
     drop_style: float = 0.3             # share of images shown without their style cluster
+    # Image types that are drawn so many times as often as their number has it.
+    often: Annotated[dict[str, Annotated[float, Field(gt=0)]], AfterValidator(batches.by_type)] = {}
     direction: float = 0.25             # weight of 1 - cos(predicted, true velocity)
     shift: float = 1.0                  # of the training times, towards noise
     decay: bool = True                  # False: another stretch follows, so the rates stay up
@@ -187,7 +189,7 @@ def watched_loss(dit: Dit, read: Reader, latents: Latents, known: list[Record], 
 def from_disk(latents: Latents, known: list[Record], rows: np.ndarray, read: Reader, seed: int, settings: DitSettings,
               where: torch.device) -> Feed:
     """Batches whose latents are read from disk and whose captions are worded and encoded at each step."""
-    p = batches.weights([known[r] for r in rows])
+    p = batches.weights([known[r] for r in rows], often=settings.often)
     variants = by_row(latents)
     share = my_share(settings.batch)
 

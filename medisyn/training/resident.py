@@ -307,7 +307,7 @@ def feed(latents: Latents, known: list[Record], captions: Captions, seed: int, s
     seen = None if features is None else torch.from_numpy(np.array(features)).to(where)
     geometry = torch.from_numpy(latents.geometry).to(where)
     rows = np.flatnonzero([r.split == "train" for r in known])
-    p = batches.weights([known[r] for r in rows])
+    p = batches.weights([known[r] for r in rows], often=settings.often)
     by_row = np.argsort(latents.row, kind="stable")
     start = np.searchsorted(latents.row[by_row], np.arange(len(known)))
     count = np.bincount(latents.row, minlength=len(known))

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from medisyn.data.vocabulary import IMAGE_TYPES
+from medisyn.training import batches
 from medisyn.training.adversary import DecoderSettings
 from medisyn.training.autoencoder import VaeSettings
 from medisyn.training.diffusion import DitSettings
@@ -36,17 +36,10 @@ class ModelSettings(BaseModel):
     shift: float = 1.0                  # of the sampling times, towards noise
     guidance_from: float = Field(0.0, ge=0, le=1)   # times, 0 noise to 1 image, between which it is guided
     guidance_until: float = Field(1.0, ge=0, le=1)
-    guidance_since: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}   # image types that are guided from another time
+    # Image types that are guided from another time.
+    guidance_since: Annotated[dict[str, Annotated[float, Field(ge=0, le=1)]], AfterValidator(batches.by_type)] = {}
     guidance_along: float = Field(1.0, ge=0, le=1)  # share kept of its component parallel to the predicted data
     texture: float = Field(0.0, ge=0)   # std of noise added to the latent before it is decoded
-
-    @field_validator("guidance_since")
-    @classmethod
-    def knows_the_types(cls, since: dict[str, float]) -> dict[str, float]:
-        for name in since:
-            if name not in IMAGE_TYPES:
-                raise ValueError(f"expected an image type, one of {', '.join(IMAGE_TYPES)}, found {name!r}")
-        return since
 
 
 class Recipe(BaseModel):
