@@ -303,6 +303,37 @@ def test_sets_are_matched_by_image_type(three):
     assert use.left_out == ("dermoscopy",)
 
 
+def only(three: sets.Sets, finding: str) -> sets.Sets:
+    """The synthetic images that show one finding, for which they were asked."""
+    rows = [k for k, r in enumerate(three.synthetic.records) if r.findings.get(finding)]
+    return replace(three, synthetic=three.synthetic.take(rows))
+
+
+def test_the_floor_is_mixed_as_the_set_is(three):
+    """All synthetic images show one finding that only half of the real ones show: so do the train images of the floor."""
+    one = only(three, "pneumonia")
+    use = fidelity.matched(one, {side: range(len(images)) for side, images in one.items()}, 0)
+    shows = [bool(r.findings.get("pneumonia")) for r in three.train.records]
+    assert len(use.mixed) == len(use.train) == len(use.synthetic)
+    assert all(shows[row] for row in use.mixed)
+    assert not all(shows[row] for row in use.train)
+
+
+def test_a_set_of_one_finding_is_at_the_floor_of_that_finding_and_it_is_said(three, monkeypatch):
+    """Real images of pneumonia alone lie as far from all chests as the set does; how much it reaches is compared with all."""
+    monkeypatch.setattr(fidelity, "FEWEST", 20)
+    one = only(three, "pneumonia")
+    features = {name: brightness(images.pixels(range(len(images)), 32)) for name, images in one.items()}
+    for name, images in one.items():        # what the finding changes, so that its share of a set matters
+        features[name] += 3.0 * np.array([bool(r.findings.get("pneumonia")) for r in images.records], np.float32)[:, None]
+    found = {(e.name, e.group): e for e in fidelity.measure(one, features, GRID, pixels=False)}
+    far = found["fd_grid", "all"]
+    assert far.low < far.floor < far.high
+    assert "train images as they come: " in far.note
+    assert float(far.note.split("as they come: ")[1].split(";")[0]) < far.floor / fidelity.RAISED
+    assert found["coverage_grid", "all"].value < found["coverage_grid", "all"].floor - 0.2
+
+
 def test_one_picture_for_every_prompt_is_seen_by_ms_ssim(three, tmp_path):
     path = three.synthetic.paths[0]
     collapsed = replace(three, synthetic=replace(three.synthetic, paths=tuple(path for _ in three.synthetic.paths)))

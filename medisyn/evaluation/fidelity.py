@@ -1,8 +1,11 @@
 """Fidelity: how far synthetic images lie from real ones of other patients, and how varied they are.
 
 Every figure compares equally many images of each image type (a distance is biased in n, and a set is not worse
-for another mixture), and stands beside its floor: the same figure of as many *train* images in place of the
+for another mixture of types), and stands beside its floor: the same figure of as many *train* images in place of the
 synthetic ones. Train and unseen are both real and of different patients: a perfect generator stands at the floor.
+For distances and two-sample tests each of these train images shows what a synthetic one says that it shows, so that a
+generator is not worse for the prompts it was given. How much a set reaches (recall, coverage) is compared with train
+images as they come: a set of one finding alone is narrow, whoever made it.
 """
 
 from collections import Counter, defaultdict
@@ -13,13 +16,14 @@ import numpy as np
 
 from medisyn.data.records import Record
 from medisyn.estimates import Estimate, absent, bootstrap, joined, percentiles, resamples
-from medisyn.evaluation import distances, diversity, manifolds, two_sample
+from medisyn.evaluation import distances, diversity, manifolds, mixture, two_sample
 from medisyn.evaluation.features import Extractor
 from medisyn.evaluation.sets import Images, Progress, Sets, groups, groups_of, patients
 
 FEWEST = 30            # images a side for a figure of a whole set, such as a distance
 FEWEST_EACH = 10       # images for a mean of what each image is worth
 DRAWS = 100            # bootstrap samples of a distance; means of images have estimates.bootstrap's 1,000
+RAISED = 1.5           # times as far as train images as they come, where a floor is said to be raised by the mixture
 PIXELS = 800           # images a side that the two-sample test on pixels sees at most
 PAIRS = 40             # pairs of an image type for MS-SSIM
 SIDE = 128             # pixels a side at which pixels are compared
@@ -45,6 +49,7 @@ class Rows:
     train: np.ndarray
     unseen: np.ndarray
     synthetic: np.ndarray
+    mixed: np.ndarray             # train rows that show what the synthetic ones say: `mixture.alike`
     left_out: tuple[str, ...]     # image types that one of the sets lacks
 
     def __len__(self) -> int:
@@ -77,14 +82,17 @@ def measure(sets: Sets, features: Features, extractor: Extractor, *, seed: int =
 
 
 def matched(sets: Sets, rows: dict[str, Sequence[int]], seed: int) -> Rows:
-    """As many rows of each set as the smallest has, image type by image type; where types are unknown, all in all."""
+    """As many rows of each set as the smallest has, image type by image type; where types are unknown, all in all.
+
+    All are drawn by chance, and train rows once more in the mixture of the synthetic ones.
+    """
     known = all(r.image_type for _, images in sets.items() for r in images.records)
     rng = np.random.default_rng(seed)
     strata: dict[str, dict[str, list[int]]] = defaultdict(lambda: {name: [] for name, _ in sets.items()})
     for name, images in sets.items():
         for row in rows[name]:
             strata[images.records[row].image_type if known else ""][name].append(row)
-    taken: dict[str, list[np.ndarray]] = {name: [] for name, _ in sets.items()}
+    taken: dict[str, list[np.ndarray]] = {name: [] for name in ("train", "unseen", "synthetic", "mixed")}
     left_out = []
     for stratum, members in sorted(strata.items()):
         n = min(map(len, members.values()))
@@ -93,6 +101,9 @@ def matched(sets: Sets, rows: dict[str, Sequence[int]], seed: int) -> Rows:
             continue
         for name, mine in members.items():
             taken[name].append(np.sort(rng.choice(mine, n, replace=False)))
+        wanted, real = [sets.synthetic.records[row] for row in taken["synthetic"][-1]], np.sort(members["train"])
+        apart = np.random.default_rng([seed, len(taken["mixed"])])
+        taken["mixed"].append(np.sort(real[mixture.alike(wanted, [sets.train.records[row] for row in real], apart)]))
     joint = {name: np.concatenate(parts) if parts else np.empty(0, np.int64) for name, parts in taken.items()}
     return Rows(**joint, left_out=tuple(left_out))
 
@@ -106,23 +117,31 @@ def of_group(sets: Sets, features: Features, extractor: Extractor, rows: dict[st
         why = f"fewer than {FEWEST} images of this group that are matched by image type ({told})"
         return [absent(f"{name}_{extractor.name}", why, group, n=len(use), better=BETTER[name], extractor=extractor.label)
                 for name in names]
-    x, y, z = (np.asarray(features[name][getattr(use, name)], np.float64) for name in ("unseen", "synthetic", "train"))
+    x, y = (np.asarray(features[name][getattr(use, name)], np.float64) for name in ("unseen", "synthetic"))
+    mixed, come = (np.asarray(features["train"][rows], np.float64) for rows in (use.mixed, use.train))
     keys = patients(sets.unseen)[use.unseen]
     left = f"without {', '.join(use.left_out)}, which one of the sets lacks" if use.left_out and group == "all" else None
-    found = {name: figure(x, y, z) for name, figure in (
-        ("fd", lambda x, y, z: (distances.frechet_distance(x, y), distances.frechet_distance(x, z))),
-        ("kd", lambda x, y, z: (distances.kernel_distance(x, y, seed), distances.kernel_distance(x, z, seed))),
-        ("cmmd", lambda x, y, z: (distances.cmmd(x, y, seed), distances.cmmd(x, z, seed))),
-        ("vendi", lambda x, y, z: (diversity.vendi_score(y), diversity.vendi_score(x))))}
+    far = {"fd": distances.frechet_distance, "kd": lambda x, y: distances.kernel_distance(x, y, seed),
+           "cmmd": lambda x, y: distances.cmmd(x, y, seed)}
+    found = {name: (figure(x, y), figure(x, mixed)) for name, figure in far.items()}
+    found["vendi"] = diversity.vendi_score(y), diversity.vendi_score(x)
     spread = resampled(x, y, keys, seed)
     out = []
     for name, (value, floor) in found.items():
         low, high = percentiles(spread[name], value)
+        note = None if name == "vendi" else as_they_come(floor, far[name](x, come))
         if name in ("fd", "vendi"):
             low = max(low, 0.0 if name == "fd" else 1.0)
         out.append(Estimate(f"{name}_{extractor.name}", value, low, high, len(use), group, floor, BETTER[name], extractor.label,
-                            None, joined(NOTES[name], left), None if name == "vendi" else len(set(keys))))
+                            None, joined(NOTES[name], left, note), None if name == "vendi" else len(set(keys))))
     return out
+
+
+def as_they_come(mixed: float, come: float) -> str | None:
+    """What is said of a floor that the mixture of findings has raised well above that of train images as they come."""
+    if not mixed > RAISED * come > 0:
+        return None
+    return f"train images as they come: {come:.3g}; the set is mixed otherwise than the unseen images"
 
 
 def resampled(x: np.ndarray, y: np.ndarray, keys: np.ndarray, seed: int, draws: int = DRAWS) -> dict[str, np.ndarray]:
@@ -195,7 +214,7 @@ def told_apart(sets: Sets, features: Features | None, extractor: Extractor | Non
     chosen = np.arange(len(use))
     if features is None and len(use) > PIXELS:
         chosen = np.sort(np.random.default_rng(seed).choice(len(use), PIXELS, replace=False))
-    rows = {key: getattr(use, key)[chosen] for key in ("unseen", "synthetic", "train")}
+    rows = {"unseen": use.unseen[chosen], "synthetic": use.synthetic[chosen], "train": use.mixed[chosen]}
     keys = {key: np.array([f"{key} {k}" for k in patients(getattr(sets, key))[mine]]) for key, mine in rows.items()}
     seen = {key: features[key][mine] if features else getattr(sets, key).pixels(mine, SIDE) for key, mine in rows.items()}
     test = two_sample.tell_apart_features if features else two_sample.tell_apart_pixels

@@ -100,7 +100,7 @@ def class_of(record: Record) -> tuple:
 
 
 def weights(chosen: Sequence[Record], power: float = 0.5, often: Mapping[str, float] | None = None) -> np.ndarray:
-    """The probability of each record: (n,), summing to 1. often: image types that are drawn so many times as often as by `power`."""
+    """The probability of each record: (n,), summing to 1. often: how many times as often as by `power` an image type is drawn."""
     types, classes = Counter(r.image_type for r in chosen), Counter(map(class_of, chosen))
     share_of_type = {t: n**power * (often or {}).get(t, 1.0) for t, n in types.items()}
     total = dict.fromkeys(types, 0.0)
