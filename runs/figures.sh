@@ -27,6 +27,7 @@ of_images() {
     once "$out/novelty/novelty.md" bench novelty --synthetic "$out/recognition/synthetic" --real "$real" --judge "$judge" -o "$out/novelty"
     once "$out/report/report.json" "$python" -m medisyn evaluate --real "$real:train" --unseen "$real:test" \
         --synthetic "$out/recognition/synthetic" -o "$out/report" --only validity,fidelity,alignment,novelty
+    bench distances --report "$out/report" -o "$out/distances" --name "$(basename "$model")"
 }
 of_the_model() {
     once "$out/texture/texture.md" bench texture --real "$real" --model "$model" -o "$out/texture" --backend "$backend" --each 10 --steps 8 12 50
@@ -39,8 +40,9 @@ once "$out/reading/reading.md" bench reading --model "$model" -o "$out/reading"
 once "$out/guard/guard.md" bench guard --model "$model" --real "$real" -o "$out/guard"
 once "$out/speed/speed.md" bench generate --model "$model" -o "$out/speed"   # alone: others slow it
 cp "$out/recognition/results.md" "$out/figures/recognition.md"
-cp "$out/novelty/novelty.md" "$out/texture/texture.md" "$out/guard/guard.md" "$out/reading/reading.md" "$out/speed/speed.md" \
-    "$out/figures"
+for name in novelty distances texture guard reading speed; do
+    cp "$out/$name/$name.md" "$out/figures"
+done
 
 if [ -n "${UTILITY:-}" ]; then
     { echo prompt; printf 'blood smear with a %s\n' basophil eosinophil erythroblast "immature granulocyte" lymphocyte monocyte neutrophil platelet

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import subprocess
 import sys
 from importlib import import_module
@@ -15,6 +16,7 @@ from PIL import Image, ImageFilter
 from medisyn import shipped, synthesizer
 from medisyn.data import images, learnt, prompts, records, vocabulary
 from medisyn.data.records import Record
+from medisyn.estimates import Estimate, absent
 from medisyn.training import batches
 
 ROOT = Path(__file__).parent.parent
@@ -247,3 +249,30 @@ def test_every_way_of_training_a_network_gives_gradients_of_one_size(phantom_rec
         found.append(float(network.patch.weight.grad.norm()))
         network.zero_grad()
     assert found[1:] == pytest.approx([found[0]] * 2, rel=0.05)
+
+
+def test_the_distances_of_a_report_stand_in_a_table_with_their_floors(tmp_path):
+    raised = "biased; train images as they come: 2.26; the set is mixed otherwise"
+    rows = [("fd_eye", "all", 6.7, 3.3, 12.0, 4.6, raised), ("fd_eye", "image_type=mri", 59.2, 42.0, 83.1, 13.4, None),
+            ("kd_eye", "image_type=mri", 0.5, -0.1, 1.0, 0.1, None), ("fd_eye", "finding=glioma", 9.0, 4.0, 15.0, 8.0, None),
+            ("fd_eye", "finding=melanoma", 101.0, 57.0, 152.0, 28.0, None), ("fd_eye", "sex=female", 5.0, 4.0, 6.0, 5.0, None),
+            ("coverage_eye", "finding=melanoma", 0.6, 0.4, 0.8, 0.9, None)]
+    found = [Estimate(name, value, low, high, 40, group, floor, note=note) for name, group, value, low, high, floor, note in rows]
+    found.append(absent("fd_eye", "fewer than 30 images", "image_type=ct"))
+    report = {"estimates": [row.as_dict() | {"part": "fidelity"} for row in found]}
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "report.json").write_text(json.dumps(report))
+    command = [sys.executable, ROOT / "benchmarks" / "distances.py", "-o", tmp_path, "--report"]
+    subprocess.run([*command, tmp_path / "report"], check=True, capture_output=True)
+    text = (tmp_path / "distances.md").read_text()
+    assert "| MRI | 59.2 [42.0, 83.1] (13.4), n 40 | 0.500 [-0.100, 1.000] (0.100), n 40 |  |  |" in text
+    assert "Frechet distance of all: train images as they come: 2.26." in text
+    far = text.index("| melanoma | 101.0 [57.0, 152.0] (28.0), n 40 | 0.600 [0.400, 0.800] (0.900), n 40 |")
+    assert far < text.index("| glioma |")
+    assert "female" not in text
+    assert "| CT |" not in text
+    groups = {row["group"] for row in json.loads((tmp_path / "distances.json").read_text())["estimates"]}
+    assert {"all", "image_type=ct"} <= groups
+    failed = subprocess.run([*command, tmp_path / "none"], check=False, capture_output=True, text=True)
+    assert failed.returncode == 1
+    assert "which `medisyn evaluate" in failed.stderr
