@@ -16,8 +16,9 @@ from pathlib import Path
 from intervals import table, write
 
 from medisyn import estimates
-from medisyn.data.vocabulary import IMAGE_TYPES, TERMS
+from medisyn.data import vocabulary
 from medisyn.estimates import Estimate
+from medisyn.evaluation.fidelity import AS_THEY_COME
 
 ALL, TYPE, FINDING = "all", "image_type=", "finding="
 TABLES = {
@@ -50,9 +51,7 @@ def cell(row: Estimate | None) -> str:
 
 def label_of(group: str) -> str:
     """What a group is called."""
-    kind, _, name = group.partition("=")
-    term = IMAGE_TYPES.get(name) if kind + "=" == TYPE else TERMS.get(name)
-    return term.label if term else name or "all"
+    return vocabulary.label(group.partition("=")[2]) or "all"
 
 
 def by_type(known: Known, figures: Sequence[tuple[str, str]]) -> list[tuple[str, ...]]:
@@ -70,23 +69,24 @@ def by_finding(known: Known) -> list[tuple[str, str, str]]:
 
 
 def remarks(known: Known) -> list[str]:
-    """Where a floor is raised by the mixture of the set: what the row says of it."""
+    """Where the mixture of the set has raised a floor: of what, and the distance of train images as they come."""
     said = [(label_of(group), row.note.split("; ")) for (name, group), row in known.items()
             if name == "fd_eye" and (group == ALL or group.startswith(TYPE)) and row.note]
-    return [f"{name}: {part}" for name, parts in said for part in parts if part.startswith("train images as they come")]
+    return [f"{name} {part.partition(': ')[2]}" for name, parts in said for part in parts if part.startswith(AS_THEY_COME)]
 
 
 def markdown(known: Known, what: str) -> str:
     """distances.md"""
     text = [f"# Distances: {what}\n",
             "`medisyn evaluate`, intervals 95 %; in brackets the same figure of real images, which a perfect generator would have:",
-            "training images in the mixture of the set (recall and coverage: as they come) against the unseen ones. A low distance",
-            "does not imply that images are useful.\n"]
+            "train images against unseen ones, for distances and the fresh classifier in the mixture of the set; MS-SSIM and",
+            "copies are of unseen images. A low distance does not imply that images are useful.\n"]
     for title, figures in TABLES.items():
         if rows := by_type(known, figures):
             text += [f"## {title}\n", table(("", *(heading for _, heading in figures)), rows)]
         if title.startswith("Distance") and (lines := remarks(known)):
-            text += ["The set is mixed otherwise than the unseen images. Frechet distance of " + "; of ".join(lines) + ".\n"]
+            text.append("The set is mixed otherwise than the unseen images. "
+                        f"Frechet distance of {AS_THEY_COME}: {', '.join(lines)}.\n")
     if rows := by_finding(known):
         text += ["## Findings, farthest first\n", table(("finding", "Frechet distance", "coverage"), rows)]
     return "\n".join(text)

@@ -17,6 +17,7 @@ judge=${JUDGE:-out/judge/judge.safetensors}   # one for all models
 python=${PYTHON:-.venv/bin/python}
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 mkdir -p "$out/figures"
+name=$("$python" -c 'import json, sys; print(json.load(open(sys.argv[1]))["name"])' "$model/medisyn.json")
 bench() { "$python" "benchmarks/$1.py" "${@:2}"; }
 once() {   # FILE COMMAND...: what is there is not made again
     [ -e "$1" ] || "${@:2}"
@@ -27,7 +28,7 @@ of_images() {
     once "$out/novelty/novelty.md" bench novelty --synthetic "$out/recognition/synthetic" --real "$real" --judge "$judge" -o "$out/novelty"
     once "$out/report/report.json" "$python" -m medisyn evaluate --real "$real:train" --unseen "$real:test" \
         --synthetic "$out/recognition/synthetic" -o "$out/report" --only validity,fidelity,alignment,novelty
-    bench distances --report "$out/report" -o "$out/distances" --name "$(basename "$model")"
+    bench distances --report "$out/report" -o "$out/distances" --name "$name"
 }
 of_the_model() {
     once "$out/texture/texture.md" bench texture --real "$real" --model "$model" -o "$out/texture" --backend "$backend" --each 10 --steps 8 12 50
@@ -40,8 +41,8 @@ once "$out/reading/reading.md" bench reading --model "$model" -o "$out/reading"
 once "$out/guard/guard.md" bench guard --model "$model" --real "$real" -o "$out/guard"
 once "$out/speed/speed.md" bench generate --model "$model" -o "$out/speed"   # alone: others slow it
 cp "$out/recognition/results.md" "$out/figures/recognition.md"
-for name in novelty distances texture guard reading speed; do
-    cp "$out/$name/$name.md" "$out/figures"
+for figure in novelty distances texture guard reading speed; do
+    cp "$out/$figure/$figure.md" "$out/figures"
 done
 
 if [ -n "${UTILITY:-}" ]; then

@@ -266,7 +266,7 @@ def test_the_distances_of_a_report_stand_in_a_table_with_their_floors(tmp_path):
     subprocess.run([*command, tmp_path / "report"], check=True, capture_output=True)
     text = (tmp_path / "distances.md").read_text()
     assert "| MRI | 59.2 [42.0, 83.1] (13.4), n 40 | 0.500 [-0.100, 1.000] (0.100), n 40 |  |  |" in text
-    assert "Frechet distance of all: train images as they come: 2.26." in text
+    assert "Frechet distance of train images as they come: all 2.26." in text
     far = text.index("| melanoma | 101.0 [57.0, 152.0] (28.0), n 40 | 0.600 [0.400, 0.800] (0.900), n 40 |")
     assert far < text.index("| glioma |")
     assert "female" not in text

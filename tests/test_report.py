@@ -106,12 +106,14 @@ def test_finished_parts_are_read_and_not_computed_again(asked, monkeypatch):
     assert "done before" in said[0]
 
 
-def test_other_images_or_settings_are_computed_anew(asked, tmp_path):
+def test_other_images_settings_or_meanings_are_computed_anew(asked, tmp_path, monkeypatch):
     key = protocol.fingerprint(asked)
     assert protocol.fingerprint(protocol.Asked(asked.sets, asked.out, asked.extractors, seed=1)) != key
     others = open_sets(tmp_path / "sets" / "train", tmp_path / "sets" / "unseen",
                        judged.collection(tmp_path / "other", range(300, 310)))
     assert protocol.fingerprint(protocol.Asked(others, asked.out, asked.extractors)) != key
+    monkeypatch.setattr(protocol, "MEANING", protocol.MEANING + 1)
+    assert protocol.fingerprint(asked) != key
 
 
 def test_a_part_that_cannot_be_computed_is_a_row_that_says_why(asked, monkeypatch):

@@ -4,8 +4,9 @@ Every figure compares equally many images of each image type (a distance is bias
 for another mixture of types), and stands beside its floor: the same figure of as many *train* images in place of the
 synthetic ones. Train and unseen are both real and of different patients: a perfect generator stands at the floor.
 For distances and two-sample tests each of these train images shows what a synthetic one says that it shows, so that a
-generator is not worse for the prompts it was given. How much a set reaches (recall, coverage) is compared with train
-images as they come: a set of one finding alone is narrow, whoever made it.
+generator is not worse for the prompts it was given. Where a set lies among real images and how much of them it reaches
+(precision, density, recall, coverage) is compared with train images as they come: a set of one finding alone is narrow,
+whoever made it.
 """
 
 from collections import Counter, defaultdict
@@ -23,6 +24,7 @@ from medisyn.evaluation.sets import Images, Progress, Sets, groups, groups_of, p
 FEWEST = 30            # images a side for a figure of a whole set, such as a distance
 FEWEST_EACH = 10       # images for a mean of what each image is worth
 DRAWS = 100            # bootstrap samples of a distance; means of images have estimates.bootstrap's 1,000
+AS_THEY_COME = "train images as they come"   # the floor in no mixture, where a remark names it
 RAISED = 1.5           # times as far as train images as they come, where a floor is said to be raised by the mixture
 PIXELS = 800           # images a side that the two-sample test on pixels sees at most
 PAIRS = 40             # pairs of an image type for MS-SSIM
@@ -141,7 +143,7 @@ def as_they_come(mixed: float, come: float) -> str | None:
     """What is said of a floor that the mixture of findings has raised well above that of train images as they come."""
     if not mixed > RAISED * come > 0:
         return None
-    return f"train images as they come: {come:.3g}; the set is mixed otherwise than the unseen images"
+    return f"{AS_THEY_COME}: {come:.3g}; the set is mixed otherwise than the unseen images"
 
 
 def resampled(x: np.ndarray, y: np.ndarray, keys: np.ndarray, seed: int, draws: int = DRAWS) -> dict[str, np.ndarray]:

@@ -25,12 +25,13 @@ def alike(wanted: Sequence[Record], real: Sequence[Record], rng: np.random.Gener
         raise ValueError(f"expected at least {len(wanted)} real images to draw from, found {len(real)}")
     rows_of: dict[tuple, list[int]] = defaultdict(list)     # what real images show: which of them do
     for row in rng.permutation(len(real)):
-        rows_of[key_of(support_table([real[row]])[0])].append(int(row))
+        *facts, present, absent, _ = support_table([real[row]])[0]
+        rows_of[(*facts, tuple(present), tuple(absent))].append(int(row))
     ranked: dict[tuple, list[list[tuple]]] = {}             # what is said: what real ones show, those that lack least first
     taken = np.empty(len(wanted), np.int64)
     for at in rng.permutation(len(wanted)):
         said = understanding_of(wanted[at])
-        ranks = ranked.setdefault(key_of([*(getattr(said, slot) for slot in SLOTS), *named(said)]), [])
+        ranks = ranked.setdefault((*(getattr(said, slot) for slot in SLOTS), *sorted(said.findings.items())), [])
         if not ranks:
             ranks += in_ranks(said, list(rows_of))
         while not (left := [shown for shown in ranks[0] if rows_of[shown]]):
@@ -54,13 +55,3 @@ def understanding_of(record: Record) -> Understanding:
     if slots["image_type"] not in IMAGE_TYPES:
         slots["image_type"] = None      # somebody's own word
     return Understanding(findings=dict(record.findings), **slots)
-
-
-def named(said: Understanding) -> tuple[list[str], list[str]]:
-    """The findings that are said to be present, and to be absent."""
-    return tuple([name for name, present in said.findings.items() if present is wanted] for wanted in (True, False))
-
-
-def key_of(row: Sequence) -> tuple:
-    """A row of a support table without its count, hashable."""
-    return (*row[:5], tuple(sorted(row[5])), tuple(sorted(row[6])))

@@ -131,6 +131,8 @@ def judge_cost(asked: Asked) -> Part:
     return Part("cost", tuple(cost.measure(run=asked.run, generation=timing)))
 
 
+MEANING = 2     # raised when a figure changes what it means, so that no finished part of the old meaning is read again
+
 PARTS: dict[str, Callable[[Asked], Part]] = {
     "validity": judge_validity, "fidelity": judge_fidelity, "alignment": judge_alignment, "novelty": judge_novelty,
     "utility": judge_utility, "cost": judge_cost}
@@ -172,9 +174,9 @@ def unique(rows: Sequence[Estimate]) -> tuple[Estimate, ...]:
 
 
 def fingerprint(asked: Asked) -> str:
-    """What decides every figure: files, labels, extractors, seed, settings."""
+    """What decides every figure: files, labels, extractors, seed, settings, and what the figures mean."""
     import medisyn
-    told = hashlib.sha256(repr((medisyn.__version__, [e.label for e in asked.extractors], asked.seed, asked.tasks, asked.n,
+    told = hashlib.sha256(repr((medisyn.__version__, MEANING, [e.label for e in asked.extractors], asked.seed, asked.tasks, asked.n,
                                 asked.seeds, asked.show_real)).encode())
     for name, images in asked.sets.items():
         told.update(name.encode())

@@ -85,7 +85,7 @@ def pack(collections: Sequence[Path], folder: Path, side: int, splits: Sequence[
     return Pixels(folder)
 
 
-def by_type(table: dict[str, float]) -> dict[str, float]:
+def known_types(table: dict[str, float]) -> dict[str, float]:
     """The table, every name of which is an image type; else ValueError."""
     for name in table:
         if name not in IMAGE_TYPES:

@@ -57,7 +57,7 @@ class DitSettings(BaseModel):
     drop_fact: float = 0.25             # share of facts left out of a caption
     drop_style: float = 0.3             # share of images shown without their style cluster
     # Image types that are drawn so many times as often as their number has it.
-    often: Annotated[dict[str, Annotated[float, Field(gt=0)]], AfterValidator(batches.by_type)] = {}
+    often: Annotated[dict[str, Annotated[float, Field(gt=0)]], AfterValidator(batches.known_types)] = {}
     direction: float = 0.25             # weight of 1 - cos(predicted, true velocity)
     shift: float = 1.0                  # of the training times, towards noise
     decay: bool = True                  # False: another stretch follows, so the rates stay up

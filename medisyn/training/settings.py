@@ -37,7 +37,7 @@ class ModelSettings(BaseModel):
     guidance_from: float = Field(0.0, ge=0, le=1)   # times, 0 noise to 1 image, between which it is guided
     guidance_until: float = Field(1.0, ge=0, le=1)
     # Image types that are guided from another time.
-    guidance_since: Annotated[dict[str, Annotated[float, Field(ge=0, le=1)]], AfterValidator(batches.by_type)] = {}
+    guidance_since: Annotated[dict[str, Annotated[float, Field(ge=0, le=1)]], AfterValidator(batches.known_types)] = {}
     guidance_along: float = Field(1.0, ge=0, le=1)  # share kept of its component parallel to the predicted data
     texture: float = Field(0.0, ge=0)   # std of noise added to the latent before it is decoded
 
