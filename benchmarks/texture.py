@@ -91,6 +91,7 @@ def rows_of(folder: Path, chosen: Sequence[Record], real: np.ndarray, backend: s
     kinds, rows = [r.image_type for r in chosen], []
     hows = [how for turn in range(draws) for how in asked(model, chosen, turn)]
     seen = eye.apply(real)
+    guided = (model.card.guidance_from, model.card.guidance_until)   # as coefficients were fitted, where there are any
 
     def row(way: str, squares: np.ndarray) -> None:
         told = eye.apply(squares)
@@ -102,9 +103,11 @@ def rows_of(folder: Path, chosen: Sequence[Record], real: np.ndarray, backend: s
         card = dataclasses.replace(model.card, guidance_from=since, guidance_until=until, guidance_since=own, texture=noise)
         paint = painters.own(dataclasses.replace(model, card=card), backend).paint
         with ThreadPoolExecutor(cores.cores()) as pool:
-            exact = [dataclasses.replace(how, steps=n) for how in hows]
+            sampler = painters.sampler_of(model, n) if (since, until) == guided else model.card.sampler
+            exact = [dataclasses.replace(how, steps=n, sampler=sampler) for how in hows]
             made = torch.stack(list(pool.map(paint, exact, [how.seed for how in hows])))
-        row(f"{n} steps, guidance {card.guidance:g} from {since:g} to {until:g}, noise {noise:g}", to_squares(made, kinds * draws))
+        row(f"{n} steps, {sampler}, guidance {card.guidance:g} from {since:g} to {until:g}, noise {noise:g}",
+            to_squares(made, kinds * draws))
     with torch.no_grad():
         back = torch.cat([model.vae.decode(model.vae.encode(to_tensor(real[k:k + 16]))).clamp(-1, 1)
                           for k in range(0, len(real), 16)])

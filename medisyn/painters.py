@@ -23,8 +23,10 @@ from medisyn.data import facts, prompts
 from medisyn.data.provenance import Provenance
 from medisyn.data.understanding import Understanding
 from medisyn.models import adapters, backends, bases, checkpoint
+from medisyn.models.backends import Backend
 from medisyn.models.bases import Base
 from medisyn.models.checkpoint import Card, Model
+from medisyn.models.solver import Solver
 from medisyn.models.text import to_pieces
 
 BASE = "base.json"   # in a model folder that rests on a base: which one, and what was taught
@@ -52,6 +54,7 @@ class Rested:
     digest: str
     words: tuple[str, ...] = ()      # that were added to the base's tokenizer
     recogniser: None = None
+    solvers: dict = field(default_factory=dict)   # none: its sampler is its scheduler's
 
 
 def hooked(drive: flow.Velocity, hooks: list[Callable[[], None]]) -> flow.Velocity:
@@ -68,15 +71,58 @@ def hooked(drive: flow.Velocity, hooks: list[Callable[[], None]]) -> flow.Veloci
 
 # ---- MediSyn's own models ---------------------------------------------------------------------------------------------
 
+@torch.no_grad()
+def read(model: Model, texts: list[str]) -> tuple[Tensor, Tensor]:
+    """What the text encoder makes of B sentences: tokens (B, n, D) and pooled (B, D)."""
+    tokens, _, pooled = model.text(*to_pieces(model.tokenizer, texts, model.text.config.max_length))
+    return tokens, pooled
+
+
+def begun(model: Model, computed: Backend, how: Provenance, seed: int) -> tuple[Tensor, flow.Velocity]:
+    """What an image is integrated from and along: its noise (1, c, h, w) and the guided velocity, by the model's own settings."""
+    card, dit = model.card, model.dit
+    tokens, pooled = read(model, [how.read_as, ""])
+    none = dit.config.n_styles
+    style = torch.tensor([none if how.style is None else how.style, none])
+
+    def velocity(row: int) -> flow.Velocity:
+        keep = slice(row, row + 1)
+        return torch.no_grad()(lambda x, t: computed.velocity(x, t, tokens[keep], pooled[keep], style[keep], None))
+
+    since = card.guidance_from
+    if card.guidance_since:
+        since = card.guidance_since.get(prompts.understand(how.prompt, model.support).image_type, since)
+
+    def drive(x: Tensor, t: Tensor) -> Tensor:   # of a denoiser that adds the guidance itself: one call a step
+        w = torch.tensor([how.guidance - 1 if since <= float(t[0]) <= card.guidance_until else 0.0])
+        return computed.velocity(x, t, tokens[:1], pooled[:1], style[:1], w)
+
+    noise = samplers.seeded_noise([seed], (dit.config.latent_channels, dit.config.latent_size, dit.config.latent_size))
+    if dit.config.guided:
+        return noise, drive
+    told, nothing = velocity(0), velocity(1)
+    return noise, samplers.guided(told, nothing, how.guidance, since, card.guidance_until, card.guidance_along, CORES.pair)
+
+
+def solver_of(model: Model | Rested, steps: int) -> Solver:
+    """The coefficients that were fitted for so many steps. ValueError where there are none."""
+    if steps not in model.solvers:
+        known = ", ".join(map(str, sorted(model.solvers))) or "none"
+        raise ValueError(f"the sampler {samplers.FITTED!r} expects a number of steps that was fitted (this model has: {known}), "
+                         f"found {steps}; take another sampler, or fit it with `medisyn solver MODEL --steps {steps}`")
+    return model.solvers[steps]
+
+
+def sampler_of(model: Model | Rested, steps: int) -> str:
+    """What a model takes so many steps with unless asked otherwise: coefficients fitted for them where it has any, else its own
+    sampler."""
+    return samplers.FITTED if steps in model.solvers else model.card.sampler
+
+
 def own(model: Model, backend: str = backends.DEFAULT) -> Painter:
     """The painter of a model folder that `medisyn train` made from nothing; backend: a name in `backends.BACKENDS`."""
     computed = backends.of(model, backend, min(2, cores()))   # two calls of a guided step, or of two images
     hooks: list[Callable[[], None]] = []
-
-    @torch.no_grad()
-    def read(texts: list[str]) -> tuple[Tensor, Tensor]:
-        tokens, _, pooled = model.text(*to_pieces(model.tokenizer, texts, model.text.config.max_length))
-        return tokens, pooled
 
     @torch.no_grad()
     def alike(prompt: str, understood: Understanding) -> bool:
@@ -85,7 +131,7 @@ def own(model: Model, backend: str = backends.DEFAULT) -> Painter:
             return False
         names = model.text.config.facts
         wanted = facts.states(understood, names)
-        seen = model.text.read(read([prompt])[1])[0].argmax(-1).numpy()
+        seen = model.text.read(read(model, [prompt])[1])[0].argmax(-1).numpy()
         said = np.array([name != understood.anatomy for name in names])  # an anatomy may follow from the image type, unsaid
         missed = said & (wanted != facts.UNSTATED) & (wanted != seen)
         invented = (seen == facts.PRESENT) & (wanted != facts.PRESENT)
@@ -93,33 +139,14 @@ def own(model: Model, backend: str = backends.DEFAULT) -> Painter:
 
     @torch.no_grad()
     def paint(how: Provenance, seed: int) -> Tensor:
-        card, dit = model.card, model.dit
-        shape = (dit.config.latent_channels, dit.config.latent_size, dit.config.latent_size)
-        tokens, pooled = read([how.read_as, ""])
-        none = dit.config.n_styles
-        style = torch.tensor([none if how.style is None else how.style, none])
-
-        def velocity(row: int) -> flow.Velocity:
-            keep = slice(row, row + 1)
-            return torch.no_grad()(lambda x, t: computed.velocity(x, t, tokens[keep], pooled[keep], style[keep], None))
-        told, nothing = velocity(0), velocity(1)
-
-        since = card.guidance_from
-        if card.guidance_since:
-            since = card.guidance_since.get(prompts.understand(how.prompt, model.support).image_type, since)
-
-        def guides(t: Tensor) -> bool:
-            return since <= float(t[0]) <= card.guidance_until
-
-        noise = samplers.seeded_noise([seed], shape)
-        if dit.config.guided:  # it adds the guidance itself: one call a step
-            def drive(x: Tensor, t: Tensor) -> Tensor:
-                w = torch.tensor([how.guidance - 1 if guides(t) else 0.0])
-                return computed.velocity(x, t, tokens[:1], pooled[:1], style[:1], w)
-        else:
-            drive = samplers.guided(told, nothing, how.guidance, since, card.guidance_until, card.guidance_along, CORES.pair)
+        card = model.card
+        noise, drive = begun(model, computed, how, seed)
+        drive = hooked(drive, hooks)
         with CORES.working():
-            latent = samplers.SAMPLERS[how.sampler](hooked(drive, hooks), noise, flow.times(how.steps, card.shift))
+            if how.sampler == samplers.FITTED:
+                latent = samplers.fitted(drive, noise, solver_of(model, how.steps))
+            else:
+                latent = samplers.SAMPLERS[how.sampler](drive, noise, flow.times(how.steps, card.shift))
             latent = samplers.textured(latent, [seed], card.texture)
             return computed.decode(latent).clamp(-1, 1)[0]
 

@@ -5,15 +5,17 @@ A sampler is a function `(velocity, noise, times) -> data`; `times` is an increa
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from medisyn import flow
 from medisyn.flow import Velocity
+from medisyn.models.solver import HISTORY, Solver
 
 Sampler = Callable[[Velocity, Tensor, Tensor], Tensor]
+FITTED = "fitted"  # the name in a provenance of `fitted` by the model's own coefficients for that number of steps
 TEXTURE = 0x7E47  # with the seed of an image: that of the noise it is given for texture
 
 
@@ -121,6 +123,41 @@ def split_multistep(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
             slope = slope + bend * step / (2 * last_step)
         x = x + step * slope
         before, last_step = (told, more, inside), step
+    return x
+
+
+def apart(velocity: Velocity, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """The velocity by the prompt and what guidance adds to it, both (B, c, h, w); t (B,)."""
+    if not isinstance(velocity, Guided):
+        told = velocity(x, t)
+        return told, torch.zeros_like(told)
+    told, whole, inside = velocity.parts(x, t)
+    return told, torch.where(inside, whole - told, 0.0)
+
+
+def stepped(x: Tensor, step: Tensor, told: list[Tensor], more: list[Tensor], bends: Sequence[float],
+            adds: Sequence[float]) -> Tensor:
+    """One step of a fitted solver; told, more: velocities by the prompt and what guidance adds, the latest first."""
+    x = x + step * told[0]
+    for weight, earlier in zip(bends, told[1:], strict=True):
+        x = x + weight * (earlier - told[0])
+    for weight, added in zip(adds, more, strict=True):
+        x = x + weight * added
+    return x
+
+
+def fitted(velocity: Velocity, noise: Tensor, solver: Solver) -> Tensor:
+    """A multistep sampler at one call a step whose coefficients were fitted to a model for one number of steps.
+
+    Each step is linear in the last velocities, as in bespoke non-stationary solvers, Shaul et al. 2024, arXiv:2403.01329, with a
+    history of its own for what guidance adds. A straight line is followed exactly, whatever the coefficients.
+    """
+    x, told, more = noise, [], []
+    times = torch.tensor(solver.times, device=noise.device)
+    for t, t_next, bends, adds in zip(times[:-1], times[1:], solver.told, solver.more, strict=True):
+        v, added = apart(velocity, x, t.expand(len(x)))
+        told, more = [v, *told][:HISTORY], [added, *more][:HISTORY]
+        x = stepped(x, t_next - t, told, more, bends, adds)
     return x
 
 

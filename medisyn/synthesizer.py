@@ -122,7 +122,8 @@ class Synthesizer:
                  accept: Accept | None = None, block: bool = True) -> list[Synthetic]:
         """n images of a prompt, from seeds seed, seed + 1, ...; None takes the model's own setting.
 
-        steps: 1 to 200. guidance: 1 follows the prompt plainly, 2 to 4 harder. sampler: a name in samplers.SAMPLERS.
+        steps: 1 to 200. guidance: 1 follows the prompt plainly, 2 to 4 harder. sampler: a name in samplers.SAMPLERS,
+        or samplers.FITTED for numbers of steps that the model has coefficients for; None takes those where there are any.
         accept: a guard; with `block` what it refuses is drawn again, and left out after TRIES, else only noted.
         """
         plan = self.plan(prompt)
@@ -160,7 +161,7 @@ class Synthesizer:
         card = self.model.card
         steps = card.steps if steps is None else steps
         guidance = card.guidance if guidance is None else guidance
-        sampler = card.sampler if sampler is None else sampler
+        sampler = painters.sampler_of(self.model, steps) if sampler is None else sampler
         if not 1 <= steps <= 200:
             raise ValueError(f"steps should lie between 1 and 200, found {steps}; this model's own setting is {card.steps}")
         if not 0 <= guidance <= 20:
@@ -168,8 +169,10 @@ class Synthesizer:
         most = self.painter.most_guidance
         if most and not 1 <= guidance <= most:
             raise ValueError(f"guidance should lie between 1 and {most:g} for this model, which guides itself, found {guidance}")
-        if sampler not in samplers.SAMPLERS:
-            raise ValueError(f"sampler {sampler!r} should be one of {', '.join(samplers.SAMPLERS)}")
+        if sampler == samplers.FITTED:
+            painters.solver_of(self.model, steps)
+        elif sampler not in samplers.SAMPLERS:
+            raise ValueError(f"sampler {sampler!r} should be one of {', '.join((*samplers.SAMPLERS, samplers.FITTED))}")
         if not 0 <= seed < 2**63:
             raise ValueError(f"a seed should lie between 0 and 2^63, found {seed}")
         read_as, style = self.completed(plan, root(plan.prompt, seed))

@@ -13,7 +13,7 @@ from medisyn import synthesizer
 from medisyn.data import images, records
 
 VERBS = {"sources", "ingest", "check", "review", "pack", "unpack", "export", "understand", "train", "card", "runs", "doctor",
-         "generate", "verify", "evaluate", "utility", "select", "study", "serve"}
+         "solver", "generate", "verify", "evaluate", "utility", "select", "study", "serve"}
 
 
 @pytest.fixture

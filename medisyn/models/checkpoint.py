@@ -8,6 +8,7 @@
     recogniser/     config.json  model.safetensors      where there is one: looks at what was made
     tokenizer/      tokenizer.json
     support.json                                       what it was trained on, counted
+    solver.json                                        where there is one: fitted samplers of few steps
     guard/          guard.json  index-*.safetensors     where there is one: what it must not give back
     README.md  LICENSE  pipeline.py
 
@@ -29,8 +30,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from medisyn.models import solver
 from medisyn.models.dit import Dit, DitConfig
 from medisyn.models.recogniser import Recogniser, RecogniserConfig
+from medisyn.models.solver import Solver
 from medisyn.models.text import TextConfig, TextEncoder
 from medisyn.models.vae import Vae, VaeConfig
 
@@ -41,7 +44,7 @@ PARTS = {  # folder: (file, class, its config)
     "recogniser": ("model.safetensors", Recogniser, RecogniserConfig),
 }
 OPTIONAL = ("recogniser",)
-DECISIVE = (".safetensors", "config.json", "tokenizer.json", "support.json", "medisyn.json")  # what an image depends on
+DECISIVE = (".safetensors", "config.json", "tokenizer.json", "support.json", "medisyn.json", solver.FILE)   # for an image
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class Model:
     support: list                        # rows of medisyn.data.understanding.support_table, styles counted
     digest: str                          # "sha256:..." over all that an image depends on
     recogniser: Recogniser | None = None  # None: what is made is not looked at
+    solvers: dict[int, Solver] = dataclasses.field(default_factory=dict)   # fitted samplers, by number of steps
 
 
 def save(folder: Path, card: Card, vae: Vae, dit: Dit, text: TextEncoder, tokenizer: Any, support: list,
@@ -95,6 +99,7 @@ def save(folder: Path, card: Card, vae: Vae, dit: Dit, text: TextEncoder, tokeni
         put_json(folder / name / "config.json", settings)
     (folder / "tokenizer").mkdir(exist_ok=True)
     tokenizer.save(str(folder / "tokenizer" / "tokenizer.json"))
+    (folder / solver.FILE).unlink(missing_ok=True)   # it was fitted to what lay here before
     lines = ",\n".join(json.dumps(row, separators=(",", ":")) for row in support)
     (folder / "support.json").write_text(f"[\n{lines}\n]\n", encoding="utf-8")
     put_json(folder / "medisyn.json", dataclasses.asdict(card))
@@ -115,7 +120,7 @@ def load(folder: Path) -> Model:
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer" / "tokenizer.json"))
     support = json.loads((folder / "support.json").read_text(encoding="utf-8"))
     return Model(card, networks["vae"], networks["transformer"], networks["text_encoder"], tokenizer, support,
-                 digest(folder), networks.get("recogniser"))
+                 digest(folder), networks.get("recogniser"), solver.read(folder))
 
 
 def load_part(folder: Path, name: str) -> nn.Module:
