@@ -22,7 +22,7 @@ from medisyn.cores import CORES, cores
 from medisyn.data import facts, prompts
 from medisyn.data.provenance import Provenance
 from medisyn.data.understanding import Understanding
-from medisyn.models import adapters, backends, bases, checkpoint
+from medisyn.models import adapters, backends, bases, checkpoint, solver
 from medisyn.models.backends import Backend
 from medisyn.models.bases import Base
 from medisyn.models.checkpoint import Card, Model
@@ -104,19 +104,20 @@ def begun(model: Model, computed: Backend, how: Provenance, seed: int) -> tuple[
     return noise, samplers.guided(told, nothing, how.guidance, since, card.guidance_until, card.guidance_along, CORES.pair)
 
 
-def solver_of(model: Model | Rested, steps: int) -> Solver:
-    """The coefficients that were fitted for so many steps. ValueError where there are none."""
-    if steps not in model.solvers:
-        known = ", ".join(map(str, sorted(model.solvers))) or "none"
-        raise ValueError(f"the sampler {samplers.FITTED!r} expects a number of steps that was fitted (this model has: {known}), "
-                         f"found {steps}; take another sampler, or fit it with `medisyn solver MODEL --steps {steps}`")
-    return model.solvers[steps]
+def solver_of(model: Model | Rested, steps: int, name: str = solver.KIND) -> Solver:
+    """The coefficients fitted for so many steps, by their name or whichever there are. ValueError where there are none."""
+    found = model.solvers.get(steps)
+    if found and name in (solver.KIND, found.name):
+        return found
+    known = ", ".join(f"{model.solvers[n].name} for {n}" for n in sorted(model.solvers)) or "none"
+    raise ValueError(f"the sampler {name!r} expects its coefficients for {steps} steps in the model folder, found {known}; take "
+                     f"another sampler, or fit one with `medisyn solver MODEL --steps {steps}`")
 
 
 def sampler_of(model: Model | Rested, steps: int) -> str:
     """What a model takes so many steps with unless asked otherwise: coefficients fitted for them where it has any, else its own
     sampler."""
-    return samplers.FITTED if steps in model.solvers else model.card.sampler
+    return model.solvers[steps].name if steps in model.solvers else model.card.sampler
 
 
 def own(model: Model, backend: str = backends.DEFAULT) -> Painter:
@@ -143,8 +144,8 @@ def own(model: Model, backend: str = backends.DEFAULT) -> Painter:
         noise, drive = begun(model, computed, how, seed)
         drive = hooked(drive, hooks)
         with CORES.working():
-            if how.sampler == samplers.FITTED:
-                latent = samplers.fitted(drive, noise, solver_of(model, how.steps))
+            if how.sampler.startswith(solver.KIND):
+                latent = samplers.fitted(drive, noise, solver_of(model, how.steps, how.sampler))
             else:
                 latent = samplers.SAMPLERS[how.sampler](drive, noise, flow.times(how.steps, card.shift))
             latent = samplers.textured(latent, [seed], card.texture)

@@ -15,7 +15,6 @@ from medisyn.flow import Velocity
 from medisyn.models.solver import HISTORY, Solver
 
 Sampler = Callable[[Velocity, Tensor, Tensor], Tensor]
-FITTED = "fitted"  # the name in a provenance of `fitted` by the model's own coefficients for that number of steps
 TEXTURE = 0x7E47  # with the seed of an image: that of the noise it is given for texture
 
 
@@ -135,30 +134,24 @@ def apart(velocity: Velocity, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     return told, torch.where(inside, whole - told, 0.0)
 
 
-def stepped(x: Tensor, step: Tensor, told: list[Tensor], more: list[Tensor], bends: Sequence[float],
-            adds: Sequence[float]) -> Tensor:
-    """One step of a fitted solver; told, more: velocities by the prompt and what guidance adds, the latest first."""
-    x = x + step * told[0]
-    for weight, earlier in zip(bends, told[1:], strict=True):
-        x = x + weight * (earlier - told[0])
-    for weight, added in zip(adds, more, strict=True):
-        x = x + weight * added
-    return x
-
-
 def fitted(velocity: Velocity, noise: Tensor, solver: Solver) -> Tensor:
     """A multistep sampler at one call a step whose coefficients were fitted to a model for one number of steps.
 
-    Each step is linear in the last velocities, as in bespoke non-stationary solvers, Shaul et al. 2024, arXiv:2403.01329, with a
-    history of its own for what guidance adds. A straight line is followed exactly, whatever the coefficients.
+    Each step is linear in where it stands and in the last velocities, as in bespoke non-stationary solvers, Shaul et al. 2024,
+    arXiv:2403.01329, with a history of its own for what guidance adds.
     """
     x, told, more = noise, [], []
     times = torch.tensor(solver.times, device=noise.device)
-    for t, t_next, bends, adds in zip(times[:-1], times[1:], solver.told, solver.more, strict=True):
+    for t, keep, of_told, of_more in zip(times[:-1], solver.keep, solver.told, solver.more, strict=True):
         v, added = apart(velocity, x, t.expand(len(x)))
         told, more = [v, *told][:HISTORY], [added, *more][:HISTORY]
-        x = stepped(x, t_next - t, told, more, bends, adds)
+        x = weighed([keep, *of_told, *of_more], [x, *told, *more])
     return x
+
+
+def weighed(weights: Sequence[float], columns: Sequence[Tensor]) -> Tensor:
+    """The weighted sum of tensors of one shape."""
+    return sum(weight * column for weight, column in zip(weights, columns, strict=True))
 
 
 # A name stands in the provenance of images that were made with it: what it computes stays.

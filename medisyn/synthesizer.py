@@ -24,7 +24,7 @@ from medisyn.data import completion, images, prompts, vocabulary
 from medisyn.data.provenance import LOOKS, Drawn, Guarded, Provenance, Verdict
 from medisyn.data.records import Record
 from medisyn.data.understanding import Understanding, nearest_known
-from medisyn.models import backends
+from medisyn.models import backends, solver
 from medisyn.models.checkpoint import Model
 from medisyn.models.recogniser import doubt
 from medisyn.models.vae import gray
@@ -123,7 +123,7 @@ class Synthesizer:
         """n images of a prompt, from seeds seed, seed + 1, ...; None takes the model's own setting.
 
         steps: 1 to 200. guidance: 1 follows the prompt plainly, 2 to 4 harder. sampler: a name in samplers.SAMPLERS,
-        or samplers.FITTED for numbers of steps that the model has coefficients for; None takes those where there are any.
+        or fitted for a number of steps that the model has coefficients for; None takes those where there are any.
         accept: a guard; with `block` what it refuses is drawn again, and left out after TRIES, else only noted.
         """
         plan = self.plan(prompt)
@@ -169,10 +169,10 @@ class Synthesizer:
         most = self.painter.most_guidance
         if most and not 1 <= guidance <= most:
             raise ValueError(f"guidance should lie between 1 and {most:g} for this model, which guides itself, found {guidance}")
-        if sampler == samplers.FITTED:
-            painters.solver_of(self.model, steps)
+        if sampler.startswith(solver.KIND):
+            sampler = painters.solver_of(self.model, steps, sampler).name
         elif sampler not in samplers.SAMPLERS:
-            raise ValueError(f"sampler {sampler!r} should be one of {', '.join((*samplers.SAMPLERS, samplers.FITTED))}")
+            raise ValueError(f"sampler {sampler!r} should be one of {', '.join((*samplers.SAMPLERS, solver.KIND))}")
         if not 0 <= seed < 2**63:
             raise ValueError(f"a seed should lie between 0 and 2^63, found {seed}")
         read_as, style = self.completed(plan, root(plan.prompt, seed))

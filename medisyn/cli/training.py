@@ -98,8 +98,8 @@ def solver(model: Annotated[Path, typer.Argument(help="A model folder; its solve
            backend: Backend = "torch") -> None:
     """Fit a sampler of few steps to a model: `generate --steps 8` then comes nearer to what many steps give, at no cost.
 
-    The folder counts as another model afterwards, since its images in so many steps are others; all other numbers of steps give
-    the same ones. Two cores take a quarter of an hour for MediSyn-S.
+    Its images in so many steps are others afterwards, and say so; all other numbers of steps give the same ones. Two cores take a
+    quarter of an hour for MediSyn-S.
 
     Example: medisyn solver out/run/model --steps 8
     """

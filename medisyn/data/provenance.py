@@ -46,7 +46,7 @@ class Provenance:
     seed: int         # of this one image
     steps: int        # sampling steps
     guidance: float   # 1 follows the prompt plainly
-    sampler: str      # a name in medisyn.samplers.SAMPLERS, or fitted: the model's own coefficients
+    sampler: str      # a name in medisyn.samplers.SAMPLERS, or fitted:HASH, the model's own coefficients
     style: int | None  # cluster of training images it was drawn from; None where it left that open
     model: str        # "sha256:..." over the model folder's weights and settings
     model_name: str   # for people: "medisyn-xs"

@@ -44,7 +44,7 @@ PARTS = {  # folder: (file, class, its config)
     "recogniser": ("model.safetensors", Recogniser, RecogniserConfig),
 }
 OPTIONAL = ("recogniser",)
-DECISIVE = (".safetensors", "config.json", "tokenizer.json", "support.json", "medisyn.json", solver.FILE)   # for an image
+DECISIVE = (".safetensors", "config.json", "tokenizer.json", "support.json", "medisyn.json")  # what an image depends on
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Fits the coefficients of a sampler of few steps to a finished model, by least squares; no network is trained.
 
-A step of `samplers.fitted` is linear in the last velocities, as in bespoke non-stationary solvers (Shaul et al. 2024,
-arXiv:2403.01329). They learn all coefficients through the whole sampling by gradients; here the steps are fitted one after the
-other: images are taken to a step by the coefficients found so far, and those of the step are the ones that end nearest, in squares,
-to where EXACT times as many steps stand at that time. It takes no gradient and one solution of a system of five unknowns a step.
+A step of `samplers.fitted` is linear in where it stands and in the last velocities, as in bespoke non-stationary solvers (Shaul et
+al. 2024, arXiv:2403.01329). They learn all coefficients through the whole sampling by gradients; here the steps are fitted one
+after the other: images are taken to a step by the coefficients found so far, and those of the step are the ones that end nearest,
+in squares, to where EXACT times as many steps stand at that time. It takes no gradient, and a system of seven unknowns a step.
 """
 
 from collections.abc import Callable
@@ -80,8 +80,6 @@ def exact(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
 
 def nearest(columns: list[Tensor], wanted: Tensor) -> list[float]:
     """The weights of columns, all of one shape, whose sum lies nearest to `wanted` in squares. A column of zeros weighs nothing."""
-    if not columns:
-        return []
     rows = torch.stack([c.flatten().double() for c in columns])
     squares, along = rows @ rows.T, rows @ wanted.flatten().double()
     there = squares.diagonal() > 0
@@ -105,18 +103,16 @@ def fit(images: list[tuple[Tensor, Velocity]], times: Tensor, own_times: Tensor,
         done[0] += 1
         tick(done[0], total)
     way = torch.stack(beside(lambda k: exact(images[k][1], images[k][0], times), n, counted), 1)      # (steps + 1, n, c, h, w)
-    x, told, more, bends, adds = way[0], [], [], [], []
+    x, told, more, rows = way[0], [], [], []
 
     def both(k: int) -> Tensor:
         return torch.cat(samplers.apart(images[k][1], x[k:k + 1], times[step].expand(1)))
     for step in range(steps):
         v, added = torch.stack(beside(both, n, counted)).unbind(1)
-        told, more, h = [v, *told][:HISTORY], [added, *more][:HISTORY], times[step + 1] - times[step]
-        columns = [*(earlier - v for earlier in told[1:]), *more]
-        weights = nearest([c[~held] for c in columns], (way[step + 1] - x - h * v)[~held])
-        bends.append(tuple(weights[:len(told) - 1]))
-        adds.append(tuple(weights[len(told) - 1:]))
-        x = samplers.stepped(x, h, told, more, bends[-1], adds[-1])
+        told, more = [v, *told][:HISTORY], [added, *more][:HISTORY]
+        columns = [x, *told, *more]
+        rows.append(nearest([c[~held] for c in columns], way[step + 1][~held]))
+        x = samplers.weighed(rows[-1], columns)
 
     plain = torch.cat(beside(lambda k: samplers.split_multistep(images[unseen[k]][1], images[unseen[k]][0], own_times),
                              len(unseen), counted))
@@ -124,7 +120,10 @@ def fit(images: list[tuple[Tensor, Velocity]], times: Tensor, own_times: Tensor,
 
     def apart(ends: Tensor) -> float:
         return float((ends - way[-1][held]).square().flatten(1).mean(1).sqrt().mean() / spread)
-    solver = rounded(Solver(tuple(times.tolist()), tuple(bends), tuple(adds)))
+    known = [(len(row) - 1) // 2 for row in rows]
+    solver = rounded(Solver(tuple(times.tolist()), tuple(row[0] for row in rows),
+                            tuple(tuple(row[1:k + 1]) for row, k in zip(rows, known, strict=True)),
+                            tuple(tuple(row[k + 1:]) for row, k in zip(rows, known, strict=True))))
     return Fit(solver, apart(x[held]), apart(plain), len(unseen))
 
 
