@@ -70,6 +70,14 @@ def test_what_is_linear_is_met_exactly():
     assert torch.allclose(ends, torch.cat([fitting.exact(growing, noise, TIMES)[-1:] for noise, _ in images]), rtol=1e-3)
 
 
+def test_the_weights_are_those_of_most_images_whatever_one_says():
+    first, second = torch.randn(2, 9, 2, 4, 4, generator=torch.Generator().manual_seed(1))
+    wanted = 2 * first - 0.5 * second
+    assert fitting.nearest([first, second, torch.zeros_like(first)], wanted) == pytest.approx([2, -0.5, 0], abs=1e-6)
+    wanted[4] += 50 * torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(2))      # it has gone another way
+    assert fitting.nearest([first, second], wanted) == pytest.approx([2, -0.5], abs=0.02)
+
+
 def test_images_that_were_not_learnt_from_end_nearer_to_where_many_steps_do():
     images = [(noise, pulled(0.5 + k / 12)) for k, noise in enumerate(noises(12))]
     ticks = []

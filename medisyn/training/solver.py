@@ -1,9 +1,9 @@
-"""Fits the coefficients of a sampler of few steps to a finished model, by least squares; no network is trained.
+"""Fits the coefficients of a sampler of few steps to a finished model, by least distances; no network is trained.
 
 A step of `samplers.fitted` is linear in where it stands and in the last velocities, as in bespoke non-stationary solvers (Shaul et
 al. 2024, arXiv:2403.01329). They learn all coefficients through the whole sampling by gradients; here the steps are fitted one
-after the other: images are taken to a step by the coefficients found so far, and those of the step are the ones that end nearest,
-in squares, to where EXACT times as many steps stand at that time. It takes no gradient, and a system of seven unknowns a step.
+after the other: images are taken to a step by the coefficients found so far, and those of the step are the ones that end nearest
+to where EXACT times as many steps stand at that time. It takes no gradient, and a system of seven unknowns a step.
 """
 
 from collections.abc import Callable
@@ -24,6 +24,8 @@ from medisyn.synthesizer import Synthesizer
 EXACT = 6       # steps of the sampler that is imitated, for each of the solver's
 HELD = 4        # every fourth image is not learnt from: it tells how near the solver comes
 SPREAD = 1.5    # the solver's times are shifted towards noise by so much more than the model's own
+ROUNDS = 20     # of Weiszfeld's iteration
+LEAST = 0.1     # of the median distance: nearer images count no more
 RIDGE = 1e-9    # of the largest square: differences of velocities that lie along each other
 Tick = Callable[[int, int], None]
 
@@ -79,12 +81,21 @@ def exact(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
 
 
 def nearest(columns: list[Tensor], wanted: Tensor) -> list[float]:
-    """The weights of columns, all of one shape, whose sum lies nearest to `wanted` in squares. A column of zeros weighs nothing."""
-    rows = torch.stack([c.flatten().double() for c in columns])
-    squares, along = rows @ rows.T, rows @ wanted.flatten().double()
-    there = squares.diagonal() > 0
-    squares = squares + torch.diag(torch.where(there, RIDGE * squares.diagonal().max(), 1.0))
-    return torch.linalg.solve(squares, along).tolist()
+    """The weights of columns whose sum lies nearest to `wanted`, all (n, ...): least is the sum over the n of their distances.
+
+    Not of their squares: an image whose way has parted from the exact one says nothing of the step, and would outweigh all others.
+    Weiszfeld's iteration: least squares, each image counted by one over its distance. A column of zeros weighs nothing.
+    """
+    rows, wanted = torch.stack([c.flatten(1).double() for c in columns], 1), wanted.flatten(1).double()
+    squares, along, whole = rows @ rows.mT, (rows @ wanted.unsqueeze(2)).squeeze(2), wanted.square().sum(1)
+    counts, found = torch.ones(len(wanted), dtype=torch.float64), torch.zeros(len(columns), dtype=torch.float64)
+    for _ in range(ROUNDS):
+        total = torch.einsum("n,npq->pq", counts, squares)
+        ridge = torch.where(total.diagonal() > 0, RIDGE * total.diagonal().max(), 1.0)
+        found = torch.linalg.solve(total + torch.diag(ridge), counts @ along)
+        left = (whole - 2 * along @ found + torch.einsum("p,npq,q->n", found, squares, found)).clamp_min(0).sqrt()
+        counts = 1 / left.clamp_min(LEAST * float(left.median()) + 1e-12)
+    return found.tolist()
 
 
 def fit(images: list[tuple[Tensor, Velocity]], times: Tensor, own_times: Tensor, tick: Tick = lambda done, n: None) -> Fit:
