@@ -106,7 +106,8 @@ def rows_of(folder: Path, chosen: Sequence[Record], real: np.ndarray, backend: s
             sampler = painters.sampler_of(model, n) if (since, until) == guided else model.card.sampler
             exact = [dataclasses.replace(how, steps=n, sampler=sampler) for how in hows]
             made = torch.stack(list(pool.map(paint, exact, [how.seed for how in hows])))
-        row(f"{n} steps, {sampler}, guidance {card.guidance:g} from {since:g} to {until:g}, noise {noise:g}",
+        named = "" if sampler == model.card.sampler else f", {sampler}"
+        row(f"{n} steps{named}, guidance {card.guidance:g} from {since:g} to {until:g}, noise {noise:g}",
             to_squares(made, kinds * draws))
     with torch.no_grad():
         back = torch.cat([model.vae.decode(model.vae.encode(to_tensor(real[k:k + 16]))).clamp(-1, 1)

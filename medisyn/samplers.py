@@ -125,7 +125,7 @@ def split_multistep(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
     return x
 
 
-def apart(velocity: Velocity, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+def split(velocity: Velocity, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """The velocity by the prompt and what guidance adds to it, both (B, c, h, w); t (B,)."""
     if not isinstance(velocity, Guided):
         told = velocity(x, t)
@@ -143,7 +143,7 @@ def fitted(velocity: Velocity, noise: Tensor, solver: Solver) -> Tensor:
     x, told, more = noise, [], []
     times = torch.tensor(solver.times, device=noise.device)
     for t, keep, of_told, of_more in zip(times[:-1], solver.keep, solver.told, solver.more, strict=True):
-        v, added = apart(velocity, x, t.expand(len(x)))
+        v, added = split(velocity, x, t.expand(len(x)))
         told, more = [v, *told][:HISTORY], [added, *more][:HISTORY]
         x = weighed([keep, *of_told, *of_more], [x, *told, *more])
     return x

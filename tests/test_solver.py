@@ -1,6 +1,7 @@
 """Fitted solvers: coefficients of few steps that come nearer to many, kept in a model folder."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,11 @@ import pytest
 import torch
 
 import medisyn
-from medisyn import flow, painters, samplers
+from medisyn import flow, painters, samplers, shipped
 from medisyn.models import checkpoint
 from medisyn.models import solver as solvers
 from medisyn.models.solver import Solver
+from medisyn.release import card
 from medisyn.training import solver as fitting
 
 TIMES = flow.times(4, 2.0)
@@ -65,7 +67,7 @@ def test_the_exact_steps_are_those_of_six_times_as_many():
 def test_what_is_linear_is_met_exactly():
     images = [(noise, growing) for noise in noises(8)]
     found = fitting.fit(images, TIMES, TIMES)
-    assert found.plain_apart > 0.01 and found.apart < 1e-4
+    assert found.plain_distance > 0.01 and found.distance < 1e-4
     ends = torch.cat([samplers.fitted(growing, noise, found.solver) for noise, _ in images])
     assert torch.allclose(ends, torch.cat([fitting.exact(growing, noise, TIMES)[-1:] for noise, _ in images]), rtol=1e-3)
 
@@ -82,12 +84,12 @@ def test_images_that_were_not_learnt_from_end_nearer_to_where_many_steps_do():
     images = [(noise, pulled(0.5 + k / 12)) for k, noise in enumerate(noises(12))]
     ticks = []
     found = fitting.fit(images, TIMES, TIMES, lambda done, total: ticks.append((done, total)))
-    assert found.n_held == 3 and found.apart < 0.7 * found.plain_apart
+    assert found.n_held == 3 and found.distance < 0.7 * found.plain_distance
     assert [done for done, _ in ticks] == list(range(1, 64)) and {total for _, total in ticks} == {12 + 48 + 3}
     ends = [samplers.fitted(velocity, noise, found.solver) for noise, velocity in images[3::4]]
     exact = torch.stack([fitting.exact(velocity, noise, TIMES)[-1:] for noise, velocity in images])
     apart = torch.stack([(end - exact[k]).square().mean().sqrt() for end, k in zip(ends, (3, 7, 11), strict=True)]).mean()
-    assert float(apart / (exact - exact.mean(0)).square().mean().sqrt()) == pytest.approx(found.apart, rel=1e-2)
+    assert float(apart / (exact - exact.mean(0)).square().mean().sqrt()) == pytest.approx(found.distance, rel=1e-2)
 
 
 def test_too_few_images_are_refused():
@@ -199,6 +201,27 @@ def test_a_fit_that_comes_no_nearer_changes_nothing(folder, call, monkeypatch):
     code, _, said = call("solver", folder, "--steps", 3, "-n", 8)
     assert code == 1 and "come no nearer" in said
     assert (folder / solvers.FILE).read_bytes() == before
+
+
+def test_a_model_that_ships_is_fitted_where_it_lies(folder, call, monkeypatch):
+    """By its name, not in a folder of that name where one stands."""
+    monkeypatch.setattr(shipped, "folder", lambda asked=None: folder if str(asked) == "medisyn-s" else Path(asked))
+    monkeypatch.setattr(fitting, "fitted", lambda *how: fitting.Fit(SOLVER, 0.1, 0.2, 2))
+    code, _, said = call("solver", "medisyn-s", "--steps", 3)
+    assert code == 0 and f"wrote {folder / solvers.FILE}" in said
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_fitted(folder, call, monkeypatch):
+    monkeypatch.setattr(fitting, "fitted", lambda *how: pytest.fail("fitted in vain"))
+    monkeypatch.setattr(os, "access", lambda path, mode, **how: mode != os.W_OK)
+    code, _, said = call("solver", folder)
+    assert code == 1 and "cannot be written" in said and "copy" in said
+
+
+def test_the_card_tells_of_fitted_steps(folder):
+    assert "in 3 steps with coefficients fitted to the model (solver.json)" in card.write(folder).read_text()
+    (folder / solvers.FILE).unlink()
+    assert "fitted" not in card.write(folder).read_text()
 
 
 def test_a_model_on_a_base_is_refused(base_folders, call):

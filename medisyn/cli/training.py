@@ -89,7 +89,7 @@ def card(model: Annotated[Path, typer.Argument(help="A model folder.")],
 
 
 @app.command()
-def solver(model: Annotated[Path, typer.Argument(help="A model folder; its solver.json is written.")],
+def solver(model: Annotated[Path, typer.Argument(help="A model folder, or the name of one that ships; gets a solver.json.")],
            steps: Annotated[int, typer.Option(min=2, max=50, help="The number of steps to fit.")] = 8,
            images: Annotated[int, typer.Option("--images", "-n", min=8, help="Images to fit to; every fourth only tells how near "
                                                                              "it comes.")] = 120,
@@ -103,15 +103,20 @@ def solver(model: Annotated[Path, typer.Argument(help="A model folder; its solve
 
     Example: medisyn solver out/run/model --steps 8
     """
-    from medisyn import synthesizer
+    import os
+
+    from medisyn import shipped, synthesizer
     from medisyn.models import solver as solvers
     from medisyn.training import solver as fitting
-    maker = synthesizer.load(model, backend)
+    home = shipped.folder(model)
+    maker = synthesizer.load(home, backend)
+    if not os.access(home, os.W_OK):
+        raise RuntimeError(f"{home} cannot be written, so no {solvers.FILE} could lie there; copy the folder and name the copy")
     found = fitting.fitted(maker, steps, images, shift, ticker("solver"))
-    tell(f"{steps} steps end {found.apart:.3f} of the latents' spread from {fitting.EXACT * steps} steps, where split_multistep "
-         f"ends {found.plain_apart:.3f} ({found.n_held} images that were not learnt from)")
-    if found.apart >= found.plain_apart:
-        raise RuntimeError(f"the fitted steps come no nearer, so {model / solvers.FILE} was not changed; try more --images or "
+    tell(f"{steps} steps end {found.distance:.3f} of the latents' spread from {fitting.EXACT * steps} steps, where split_multistep "
+         f"ends {found.plain_distance:.3f} ({found.n_held} images that were not learnt from)")
+    if found.distance >= found.plain_distance:
+        raise RuntimeError(f"the fitted steps come no nearer, so {home / solvers.FILE} was not changed; try more --images or "
                            "another --shift")
-    tell(f"wrote {solvers.write(model, {**maker.model.solvers, steps: found.solver})}; next: medisyn generate \"chest X-ray\" "
+    tell(f"wrote {solvers.write(home, {**maker.model.solvers, steps: found.solver})}; next: medisyn generate \"chest X-ray\" "
          f"--steps {steps} --model {model} -o out/first")

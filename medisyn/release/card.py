@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 
 from medisyn.data import vocabulary
+from medisyn.models import solver
 
 FEW = 20  # patients
-SOLVERS = "solver.json"        # in a model folder: coefficients fitted for few steps
 MEMORISING = "memorising.json"  # in a model folder: the signs that its training followed
 LICENCES = {"CC-BY-4.0": (
     "Creative Commons Attribution 4.0 International", "https://creativecommons.org/licenses/by/4.0/legalcode")}
@@ -25,16 +25,10 @@ def write(folder: Path, figures: Path | None = None) -> Path:
                                     "The images that trained them keep their own licences: see README.md.\n", encoding="utf-8")
     path = folder / "README.md"
     signs = folder / MEMORISING
-    parts = [*head(card, data, (folder / "recogniser").is_dir(), fitted(folder)), *limits(data), *sources(data),
+    parts = [*head(card, data, (folder / "recogniser").is_dir(), sorted(solver.read(folder))), *limits(data), *sources(data),
              *(memorising(json.loads(signs.read_text(encoding="utf-8"))) if signs.is_file() else []), *tables(figures)]
     path.write_text("\n".join(parts), encoding="utf-8")
     return path
-
-
-def fitted(folder: Path) -> list[int]:
-    """The numbers of steps that a model folder has fitted coefficients for."""
-    path = folder / SOLVERS
-    return sorted(map(int, json.loads(path.read_text(encoding="utf-8")))) if path.is_file() else []
 
 
 def head(card: dict, data: list[dict], looks: bool, fewer: list[int]) -> list[str]:
@@ -51,7 +45,7 @@ def head(card: dict, data: list[dict], looks: bool, fewer: list[int]) -> list[st
                        for kind, since in card.get("guidance_since", {}).items())
     if (along := card.get("guidance_along", 1.0)) != 1:
         between += f", {f'with {along:.0%} of' if along else 'without'} what only stretches the image (arXiv:2410.02416)"
-    between += "".join(f"; in {steps} steps with coefficients fitted to the model ({SOLVERS})" for steps in fewer)
+    between += "".join(f"; in {steps} steps with coefficients fitted to the model ({solver.FILE})" for steps in fewer)
     noise = f", noise of {card['texture']:g} added to the latent for texture" if card.get("texture") else ""
     begun = f"Taught from {card['base']}, with" if card.get("base") else "Trained from scratch on"
     return ["---", f"license: {card['licence'].lower()}", "library_name: medisyn", "pipeline_tag: text-to-image",

@@ -36,8 +36,8 @@ class Fit:
     `split_multistep` in as many steps at the model's own times: root mean square over the spread of the exact latents."""
 
     solver: Solver
-    apart: float
-    plain_apart: float
+    distance: float
+    plain_distance: float
     n_held: int
 
 
@@ -117,7 +117,7 @@ def fit(images: list[tuple[Tensor, Velocity]], times: Tensor, own_times: Tensor,
     x, told, more, rows = way[0], [], [], []
 
     def both(k: int) -> Tensor:
-        return torch.cat(samplers.apart(images[k][1], x[k:k + 1], times[step].expand(1)))
+        return torch.cat(samplers.split(images[k][1], x[k:k + 1], times[step].expand(1)))
     for step in range(steps):
         v, added = torch.stack(beside(both, n, counted)).unbind(1)
         told, more = [v, *told][:HISTORY], [added, *more][:HISTORY]
@@ -129,13 +129,13 @@ def fit(images: list[tuple[Tensor, Velocity]], times: Tensor, own_times: Tensor,
                              len(unseen), counted))
     spread = (way[-1] - way[-1].mean(0)).square().mean().sqrt()
 
-    def apart(ends: Tensor) -> float:
+    def distance(ends: Tensor) -> float:
         return float((ends - way[-1][held]).square().flatten(1).mean(1).sqrt().mean() / spread)
     known = [(len(row) - 1) // 2 for row in rows]
     solver = rounded(Solver(tuple(times.tolist()), tuple(row[0] for row in rows),
                             tuple(tuple(row[1:k + 1]) for row, k in zip(rows, known, strict=True)),
                             tuple(tuple(row[k + 1:]) for row, k in zip(rows, known, strict=True))))
-    return Fit(solver, apart(x[held]), apart(plain), len(unseen))
+    return Fit(solver, distance(x[held]), distance(plain), len(unseen))
 
 
 def fitted(maker: Synthesizer, steps: int, n: int, shift: float | None = None, tick: Tick = lambda done, total: None) -> Fit:
