@@ -125,11 +125,31 @@ await check("two images are compared", async () => {
 
 const ink = (where) => where.evaluate(() => { const c = document.querySelector("canvas"); return [...c.getContext("2d").getImageData(c.width / 2, c.height / 2, 1, 1).data].join(); });
 
+/** How many pixels of the image the viewer shows otherwise than they are; pixels are not smoothed. */
+const altered = (where) => where.evaluate(async () => {
+  const stage = document.querySelector("[data-viewer]"), canvas = stage.querySelector("canvas"), image = new Image();
+  image.src = stage.dataset.src;
+  await image.decode();
+  const own = Object.assign(document.createElement("canvas"), { width: image.naturalWidth, height: image.naturalHeight }).getContext("2d");
+  own.drawImage(image, 0, 0);
+  const { width: w, height: h } = own.canvas, { width, height } = canvas, fit = Math.min(width / w, height / h);
+  const real = own.getImageData(0, 0, w, h).data, shown = canvas.getContext("2d").getImageData(0, 0, width, height).data;
+  let n = 0;
+  for (let y = 0; y < h; y++) for (let x = 0; x < w; x++) {
+    const at = 4 * (Math.floor(height / 2 + (y + 0.5 - h / 2) * fit) * width + Math.floor(width / 2 + (x + 0.5 - w / 2) * fit));
+    for (let c = 0; c < 3; c++) if (shown[at + c] !== real[4 * (y * w + x) + c]) { n += 1; break; }
+  }
+  return n;
+});
+
 await check("the viewer zooms, moves, inverts, windows", async () => {
   await page.goto(`${base}/gallery?finding=viral_pneumonia`);
   await page.click(".card a");
   await page.waitForSelector("[data-viewer][data-ready]");
   await shot(page, "viewer");
+  await page.keyboard.press("p");
+  assert.equal(await altered(page), 0);
+  await page.keyboard.press("p");
   const before = await ink(page);
   await page.keyboard.press("i");
   assert.notEqual(await ink(page), before);
@@ -138,7 +158,7 @@ await check("the viewer zooms, moves, inverts, windows", async () => {
   await page.keyboard.press("+");
   assert.equal(await page.textContent("[data-zoom]"), "125 %");
   await page.keyboard.press("Shift+ArrowRight");
-  assert.equal(await page.textContent("[data-window]"), "265");
+  assert.equal(await page.textContent("[data-window]"), "266");
   await page.mouse.move(300, 300);
   await page.mouse.wheel(0, -300);
   assert.notEqual(await page.textContent("[data-zoom]"), "125 %");

@@ -2,17 +2,16 @@
 
 const views = [...document.querySelectorAll("[data-viewer]")].map((stage) => ({ stage, canvas: stage.querySelector("canvas"), pixels: null, shown: null }));
 const tools = document.querySelector(".tools");
-const fresh = { zoom: 1, x: 0, y: 0, window: 255, level: 128, invert: false, smooth: true }; // x, y: in parts of the stage's shorter side
+const fresh = { zoom: 1, x: 0, y: 0, window: 256, level: 128, invert: false, smooth: true }; // x, y: in parts of the stage's shorter side
 const now = { ...fresh };
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 const MOST = 24;
 
-/** Grey levels through window and level: w wide around l. */
+/** Grey levels through window and level as DICOM has them (PS3.3 C.11.2.1.2.1): 256 and 128 leave them as they are. */
 function toned(view) {
   const { width, height } = view.pixels;
   const table = new Uint8ClampedArray(256);
-  const low = now.level - now.window / 2;
-  for (let v = 0; v < 256; v++) { const t = clamp(((v - low) / now.window) * 255, 0, 255); table[v] = now.invert ? 255 - t : t; }
+  for (let v = 0; v < 256; v++) { const t = clamp(((v - now.level + 0.5) / (now.window - 1) + 0.5) * 255, 0, 255); table[v] = now.invert ? 255 - t : t; }
   const from = view.pixels.data, image = new ImageData(width, height), to = image.data;
   for (let i = 0; i < from.length; i += 4) { to[i] = table[from[i]]; to[i + 1] = table[from[i + 1]]; to[i + 2] = table[from[i + 2]]; to[i + 3] = from[i + 3]; }
   view.shown ??= Object.assign(document.createElement("canvas"), { width, height });
@@ -56,7 +55,7 @@ function zoom(by, px = 0, py = 0) {
 }
 
 function shift(x, y) { now.x = clamp(now.x + x, -MOST, MOST); now.y = clamp(now.y + y, -MOST, MOST); drawAll(); }
-function tone(window, level) { now.window = clamp(now.window + window, 2, 510); now.level = clamp(now.level + level, 0, 255); drawAll(true); }
+function tone(window, level) { now.window = clamp(now.window + window, 2, 512); now.level = clamp(now.level + level, 0, 255); drawAll(true); }
 
 const acts = {
   in: () => zoom(1.25), out: () => zoom(0.8), invert: () => { now.invert = !now.invert; drawAll(true); },
