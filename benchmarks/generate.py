@@ -88,7 +88,10 @@ def own(maker: object, *settings: object) -> Callable[[int], object]:
 
 
 def ways(maker: object, only: str | None = None) -> dict[str, Callable[[int], object]]:
-    """Each way to make an image, or one of them: seed -> pixels. maker: one that torch computes."""
+    """Each way to make an image, or one of them: seed -> pixels. maker: one that torch computes.
+
+    A model that takes GOAL_STEPS by itself has no row of its own for them.
+    """
     from medisyn import synthesizer
     from medisyn.data import vocabulary
     from medisyn.models import backends
@@ -106,14 +109,17 @@ def ways(maker: object, only: str | None = None) -> dict[str, Callable[[int], ob
             return plain_loop(maker.model, gray, how.read_as, noise, how.style, guidance, decode=decode)
         return image
 
-    found = {OWN: own(maker), FEWER: own(maker, GOAL_STEPS), SAME_STEPS: own(same, PLAIN_STEPS, None, "euler"), PLAIN: plain()}
+    def taken(maker: object, suffix: str = "") -> dict[str, Callable[[int], object]]:
+        fewer = {} if maker.model.card.steps == GOAL_STEPS else {f"{FEWER}{suffix}": own(maker, GOAL_STEPS)}
+        return {f"{OWN}{suffix}": own(maker)} | fewer
+
+    found = taken(maker) | {SAME_STEPS: own(same, PLAIN_STEPS, None, "euler"), PLAIN: plain()}
     if only in (None, PLAIN_TAESD):
         found[PLAIN_TAESD] = plain(taesd_shaped(maker.model.dit.config.latent_channels))
     for name in backends.PRECISIONS:
         if only is None:
             try:
-                other = synthesizer.Synthesizer(maker.model, maker.version, name)
-                found |= {f"{OWN}, {name}": own(other), f"{FEWER}, {name}": own(other, GOAL_STEPS)}
+                found |= taken(synthesizer.Synthesizer(maker.model, maker.version, name), f", {name}")
             except ValueError as error:   # it is not installed, or the CPU has no such units
                 tell(f"generate: {name} is left out: {error}")
     return found
@@ -239,15 +245,15 @@ def main() -> None:
     args = parser.parse_args()
     if args.worker:
         return print(json.dumps(work(args.model, args.worker, args.rounds, args.only)))
-    from medisyn import synthesizer
+    from medisyn import painters, synthesizer
     args.out.mkdir(parents=True, exist_ok=True)
     model = synthesizer.load(args.model).model
     card = dataclasses.asdict(model.card)
     calls = "one network call" if card["guided"] else "up to two network calls"
     result = {"model": card["name"], "digest": model.digest, "machine": f"{processor()}, {os.cpu_count()} cores",
               "load_average": os.getloadavg(), "cores": {},
-              "settings": f"Own settings: {card['steps']} steps, {card['sampler']}, guidance {card['guidance']}, "
-                          f"{card['image_size']} pixels, {calls} a step"}
+              "settings": f"Own settings: {card['steps']} steps, {painters.sampler_of(model, card['steps'])}, guidance "
+                          f"{card['guidance']}, {card['image_size']} pixels, {calls} a step"}
     for cores in map(int, args.cores.split(",")):
         tell(f"generate: {cores} core(s)")
         turns = fresh(args.model, cores, args.rounds)
