@@ -219,7 +219,11 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_fitted(fo
 
 
 def test_the_card_tells_of_fitted_steps(folder):
-    assert "in 3 steps with coefficients fitted to the model (solver.json)" in card.write(folder).read_text()
+    assert "; 3 steps with coefficients fitted to the model (solver.json)." in card.write(folder).read_text()
+    own = json.loads((folder / "medisyn.json").read_text())
+    (folder / "medisyn.json").write_text(json.dumps(own | {"steps": 3}))
+    assert ("by default with coefficients fitted to the model (solver.json), 3 steps; others with "
+            f"{own['sampler']}. Guidance") in card.write(folder).read_text()
     (folder / solvers.FILE).unlink()
     assert "fitted" not in card.write(folder).read_text()
 

@@ -45,7 +45,11 @@ def head(card: dict, data: list[dict], looks: bool, fewer: list[int]) -> list[st
                        for kind, since in card.get("guidance_since", {}).items())
     if (along := card.get("guidance_along", 1.0)) != 1:
         between += f", {f'with {along:.0%} of' if along else 'without'} what only stretches the image (arXiv:2410.02416)"
-    between += "".join(f"; in {steps} steps with coefficients fitted to the model ({solver.FILE})" for steps in fewer)
+    sampler = f"{card['sampler']}, {card['steps']} steps"
+    if card["steps"] in fewer:
+        sampler = f"coefficients fitted to the model ({solver.FILE}), {card['steps']} steps; others with {card['sampler']}"
+    sampler += "".join(f"; {steps} steps with coefficients fitted to the model ({solver.FILE})"
+                       for steps in fewer if steps != card["steps"])
     noise = f", noise of {card['texture']:g} added to the latent for texture" if card.get("texture") else ""
     begun = f"Taught from {card['base']}, with" if card.get("base") else "Trained from scratch on"
     return ["---", f"license: {card['licence'].lower()}", "library_name: medisyn", "pipeline_tag: text-to-image",
@@ -54,8 +58,7 @@ def head(card: dict, data: list[dict], looks: bool, fewer: list[int]) -> list[st
             f"{len(specialties)} specialties, one model.", "",
             "Image types: " + ", ".join(vocabulary.IMAGE_TYPES[t].label for t in types) + ".", "",
             f"{begun} {sum(row['n_images'] for row in data):,} images (the denoiser drew {card['n_images']:,}, repeats counted). "
-            f"Sampled by default with "
-            f"{card['sampler']}, {card['steps']} steps, guidance {card['guidance']:g}{between}{noise}.{own}{again}", "",
+            f"Sampled by default with {sampler}. Guidance {card['guidance']:g}{between}{noise}.{own}{again}", "",
             "```", "medisyn generate \"chest X-ray with bacterial pneumonia\" -n 4 --seed 0 -o out/first", "```", ""]
 
 
