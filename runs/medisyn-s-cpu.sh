@@ -5,7 +5,7 @@
 #   runs/medisyn-s-cpu.sh [RUN]          the collection is data/open, as runs/open.sh makes it
 #
 # Measured: text 45 minutes beside two thirds of vae, each on a core; the rest of vae 30 on both; latents 15; denoiser 65 to 72 images/s
-# at 128 pixels, so an hour, and 19 to 21 at 256, so two hours; decoder 30 minutes; recogniser 12 on one core; guard 1. Figures: runs/figures.sh.
+# at 128 pixels, so an hour, and 19 to 21 at 256, so two hours; decoder 30 minutes; recogniser 12 on one core; guard 1; solver 20. Figures: runs/figures.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 run=${1:-out/medisyn-s-cpu}
@@ -23,3 +23,4 @@ both --stages latents
 both --stages dit
 both --stages decoder
 one --stages recogniser,model,guard
+[ -e "$run/model/solver.json" ] || "$python" -m medisyn solver "$run/model" --steps 8

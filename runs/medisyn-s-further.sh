@@ -27,6 +27,6 @@ both() {
 both latents "${@:3}"
 both dit "${@:3}"
 "$python" -m medisyn train "$recipe" -o "$run" --set start="$start" --set "data.collections=[\"$collection\"]" "${@:3}" --stages model,guard
-"$python" -m medisyn solver "$run/model" --steps 8
+[ -e "$run/model/solver.json" ] || "$python" -m medisyn solver "$run/model" --steps 8
 REAL=$collection runs/figures.sh "$run/model" "$run-figures"
 echo "The model is $run/model, its figures $run-figures/figures. Try next: $python -m medisyn card $run/model --figures $run-figures/figures"
