@@ -128,7 +128,7 @@ def live(told: Settings, seconds: float = 0.0, keeping: Callable | None = None) 
         port = free.getsockname()[1]
     keeping = keeping or (lambda s: working(s, seconds))
     server = uvicorn.Server(uvicorn.Config(create(told, keeping), port=port, log_level="error", lifespan="on",
-                                           timeout_graceful_shutdown=1))
+                                           timeout_graceful_shutdown=1, timeout_keep_alive=75))
     thread = threading.Thread(target=server.run)
     thread.start()
     until(lambda: server.started)

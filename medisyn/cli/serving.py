@@ -40,4 +40,4 @@ def serve(host: Annotated[str, typer.Option(help="Address to listen on; all but 
     at = f"[{host}]" if ":" in host else host
     tell(f"studio: http://{at}:{port}{f'/login?token={token}' if token else '/'}  (images in {folder}; Ctrl+C ends it)")
     uvicorn.run(create(settings, worker), host=host, port=port, log_level="warning", access_log=False, server_header=False,
-                timeout_graceful_shutdown=2)
+                timeout_graceful_shutdown=2, timeout_keep_alive=75)

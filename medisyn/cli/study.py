@@ -105,7 +105,8 @@ def serve_study(
     tell(f"reading room: http://{at}:{port}/  ({len(opened.cases)} cases, {len(opened.readers)} readers; Ctrl+C ends it)")
     if token:
         tell(f"how far the readers are: http://{at}:{port}/login#{token}")
-    uvicorn.run(made, host=host, port=port, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=2)
+    uvicorn.run(made, host=host, port=port, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=2,
+                timeout_keep_alive=75)
 
 
 @study.command()
