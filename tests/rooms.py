@@ -11,7 +11,7 @@ import studio
 from starlette.testclient import TestClient
 
 from medisyn.reader_study import readers
-from medisyn.web.settings import Settings
+from medisyn.web.settings import KEEP_ALIVE, Settings
 
 PAGE = {"accept": "text/html"}
 
@@ -60,7 +60,8 @@ def live(folder: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(create(Settings(folder)), port=port, log_level="error", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(uvicorn.Config(create(Settings(folder)), port=port, log_level="error",
+                                           timeout_graceful_shutdown=1, timeout_keep_alive=KEEP_ALIVE))
     thread = threading.Thread(target=server.run)
     thread.start()
     studio.until(lambda: server.started)

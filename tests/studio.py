@@ -20,7 +20,7 @@ from medisyn.data.provenance import Drawn, Guarded, Provenance
 from medisyn.data.records import Record
 from medisyn.web import database, worker
 from medisyn.web.queue import Outcome
-from medisyn.web.settings import Settings
+from medisyn.web.settings import KEEP_ALIVE, Settings
 
 BASE = "http://127.0.0.1:8000"
 POSTGRES = os.environ.get("MEDISYN_TEST_POSTGRES")
@@ -128,7 +128,7 @@ def live(told: Settings, seconds: float = 0.0, keeping: Callable | None = None) 
         port = free.getsockname()[1]
     keeping = keeping or (lambda s: working(s, seconds))
     server = uvicorn.Server(uvicorn.Config(create(told, keeping), port=port, log_level="error", lifespan="on",
-                                           timeout_graceful_shutdown=1, timeout_keep_alive=75))
+                                           timeout_graceful_shutdown=1, timeout_keep_alive=KEEP_ALIVE))
     thread = threading.Thread(target=server.run)
     thread.start()
     until(lambda: server.started)

@@ -25,7 +25,7 @@ def serve(host: Annotated[str, typer.Option(help="Address to listen on; all but 
     Example: medisyn serve --folder out/studio --show out/report --backend openvino
     """
     from medisyn import shipped
-    from medisyn.web.settings import Settings, checked
+    from medisyn.web.settings import KEEP_ALIVE, Settings, checked
     settings = checked(Settings(folder, shipped.folder(model), database, host, port, token, tuple(name or ()), tuple(shown or ()),
                                 backend=backend))
     if backend != "torch":
@@ -40,4 +40,4 @@ def serve(host: Annotated[str, typer.Option(help="Address to listen on; all but 
     at = f"[{host}]" if ":" in host else host
     tell(f"studio: http://{at}:{port}{f'/login?token={token}' if token else '/'}  (images in {folder}; Ctrl+C ends it)")
     uvicorn.run(create(settings, worker), host=host, port=port, log_level="warning", access_log=False, server_header=False,
-                timeout_graceful_shutdown=2, timeout_keep_alive=75)
+                timeout_graceful_shutdown=2, timeout_keep_alive=KEEP_ALIVE)

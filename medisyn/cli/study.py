@@ -86,7 +86,7 @@ def serve_study(
     Example: medisyn study serve out/study
     """
     from medisyn.reader_study import design, readers
-    from medisyn.web.settings import Settings, checked
+    from medisyn.web.settings import KEEP_ALIVE, Settings, checked
     settings = checked(Settings(folder, host=host, port=port, token=token, names=tuple(name or ())))
     opened = design.read(folder)
     try:
@@ -106,7 +106,7 @@ def serve_study(
     if token:
         tell(f"how far the readers are: http://{at}:{port}/login#{token}")
     uvicorn.run(made, host=host, port=port, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=2,
-                timeout_keep_alive=75)
+                timeout_keep_alive=KEEP_ALIVE)
 
 
 @study.command()

@@ -8,6 +8,7 @@ from pathlib import Path
 from medisyn import shipped
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+KEEP_ALIVE = 75  # seconds that an idle connection is kept: a busy server closes one with the next request in it where it is short
 SHORTEST = 16  # characters of a token that guards a server which others can reach
 
 
