@@ -1,6 +1,6 @@
 """The reading room in headless Chromium: two readers at once, keyboard only, 390 px, dark and light, axe; then the analysis.
 
-MEDISYN_SCREENSHOTS=docs/figures makes the pictures of the docs.
+MEDISYN_SCREENSHOTS=FOLDER keeps its pictures there; docs/figures has two of them.
 """
 
 import contextlib
